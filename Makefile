@@ -1,0 +1,35 @@
+# make run    execute the five notebooks from the offline kit into build/
+# make test   unit tests, notebooks against their stored outputs, ruff
+# make lab    open JupyterLab
+# make refresh  execute the notebooks and store their outputs (look at them before a commit)
+# make kit    build the data twins of the offline kit again
+PYTHON ?= python3
+VENV := .venv/bin
+
+.PHONY: run test lab refresh kit clean
+.DELETE_ON_ERROR:
+
+# The stamp is newer than what it was installed from: then there is nothing to install.
+.venv/installed: requirements.txt pyproject.toml
+	test -x $(VENV)/python || $(PYTHON) -m venv .venv
+	$(VENV)/python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+run: .venv/installed
+	$(VENV)/python -m vit_helpers run
+
+test: .venv/installed
+	$(VENV)/python -m vit_helpers test
+
+lab: .venv/installed
+	$(VENV)/python -m jupyterlab notebooks
+
+refresh: .venv/installed
+	$(VENV)/python -m vit_helpers refresh
+
+kit: .venv/installed
+	$(VENV)/python -m pip install --disable-pip-version-check -e ".[kit]"
+	$(VENV)/python -m vit_helpers.offline_kit.build
+
+clean:
+	rm -rf build .venv .cache

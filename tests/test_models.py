@@ -1,0 +1,126 @@
+import pytest
+import torch
+
+from vit_helpers import models, resources
+from vit_helpers.errors import CourseError
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    from vit_helpers import runtime
+
+    runtime.setup("classifier")
+    return models.load_classifier()
+
+
+def test_the_kit_has_the_shape_that_the_lessons_speak_of(classifier):
+    model, processor = classifier
+    assert type(model).__name__ == "ViTForImageClassification"
+    assert type(processor).__name__.startswith("ViTImageProcessor")
+    assert len(models.blocks(model)) == model.config.num_attention_heads == 12
+    assert processor(torch.zeros(3, 50, 70, dtype=torch.uint8), return_tensors="pt")[
+        "pixel_values"
+    ].shape == (1, 3, 224, 224)
+    assert not model.training
+
+
+def test_label_maps_are_whole_numbers(classifier):
+    model, _ = classifier
+    assert all(isinstance(i, int) for i in model.config.id2label)
+    assert all(isinstance(i, int) for i in model.config.label2id.values())
+
+
+def test_new_head_keeps_the_body_and_changes_the_head(rt, classifier):
+    model, _ = classifier
+    changed = models.load_with_new_head(["a", "b", "c"])
+    assert models.head(changed).out_features == 3
+    assert changed.config.id2label == {0: "a", 1: "b", 2: "c"}
+    for old, new in zip(
+        models.blocks(model).parameters(), models.blocks(changed).parameters(), strict=True
+    ):
+        assert torch.equal(old, new)
+
+
+def test_from_scratch_has_the_same_shape_and_other_weights(rt, classifier):
+    model, _ = classifier
+    fresh = models.from_scratch(["a", "b"])
+    old, new = (next(models.blocks(m).parameters()) for m in (model, fresh))
+    assert old.shape == new.shape
+    assert not torch.equal(old, new)
+
+
+@pytest.mark.parametrize("count", [0, 8, 12])
+def test_freeze_stops_exactly_the_first_blocks(rt, count):
+    model = models.load_with_new_head(["a", "b"])
+    models.freeze(model, count)
+    frozen = [not any(p.requires_grad for p in b.parameters()) for b in models.blocks(model)]
+    assert frozen == [i < count for i in range(12)]
+    assert all(p.requires_grad for p in models.head(model).parameters())
+    assert any(p.requires_grad for p in models.embeddings(model).parameters()) == (count == 0)
+    table = models.parameter_table(model)
+    assert table.loc["total"].sum() == sum(p.numel() for p in model.parameters())
+    assert (table.drop("total").sum() == table.loc["total"]).all()
+
+
+def test_freeze_more_blocks_than_there_are_is_refused(rt):
+    with pytest.raises(CourseError, match="Cannot freeze 13 blocks: this model has 12"):
+        models.freeze(models.load_with_new_head(["a", "b"]), 13)
+
+
+def test_saved_and_loaded_model_gives_the_same_logits(rt, tmp_path):
+    model = models.load_with_new_head(["a", "b"]).eval()
+    models.save(model, models.load_processor(), tmp_path)
+    again, processor = models.load_saved(tmp_path)
+    x = torch.rand(2, 3, 224, 224)
+    with torch.inference_mode():
+        assert torch.equal(model(x).logits, again(x).logits)
+    assert again.config.id2label == {0: "a", 1: "b"}
+    assert not list(tmp_path.glob("*.bin"))
+
+
+def test_loading_what_was_not_saved_is_one_sentence(rt, tmp_path):
+    with pytest.raises(CourseError, match="no saved model"):
+        models.load_saved(tmp_path)
+
+
+def test_attention_implementation_must_be_known(rt):
+    with pytest.raises(CourseError, match="attn_implementation is 'flash'"):
+        models.load_classifier("flash")
+
+
+def test_unknown_resource_and_missing_kit_file_are_named(monkeypatch, tmp_path, rt):
+    with pytest.raises(CourseError, match="'imagenet'.*'classifier'"):
+        resources.get("imagenet")
+    monkeypatch.setattr(resources, "KIT", tmp_path)
+    with pytest.raises(CourseError, match="lacks 'quarter': reinstall"):
+        models.load_classifier()
+
+
+def test_the_hub_is_asked_for_the_pinned_revision(rt, monkeypatch):
+    import dataclasses
+
+    import datasets
+    import transformers
+
+    from vit_helpers import data, runtime
+
+    asked = []
+
+    def remember(place, *args, **kwargs):
+        asked.append((place, kwargs["revision"]))
+        raise CourseError("stop here")
+
+    monkeypatch.setattr(runtime, "_current", dataclasses.replace(rt, source="hub"))
+    monkeypatch.setattr(transformers.ViTForImageClassification, "from_pretrained", remember)
+    monkeypatch.setattr(datasets, "load_dataset", remember)
+    for load, name in (
+        (models.load_classifier, "classifier"),
+        (lambda: models.load_with_new_head(["a"]), "classifier"),
+        (lambda: data.load_dataset("cifar10"), "cifar10"),
+        (lambda: data.load_dataset("flowers102"), "flowers102"),
+    ):
+        with pytest.raises(CourseError, match="stop here"):
+            load()
+        row = resources.get(name)
+        assert asked.pop() == (row.hub_id, row.revision)
+        assert len(row.revision) == 40

@@ -1,0 +1,109 @@
+"""The project's own files: pins, and the notebooks as a reader of the repository sees them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = [
+    "01_classify",
+    "02_finetune_cifar10",
+    "03_attention",
+    "04_transfer_flowers102",
+    "05_efficient_inference",
+]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def ranges() -> dict[str, str]:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return dict(re.findall(r'"([a-z][\w-]*)>=([\d.]+)"', text))
+
+
+def test_environment_yml_uses_the_pins_of_requirements_txt():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert pip == ["-r requirements.txt"]
+
+
+def test_every_pin_is_exact_and_inside_the_range_of_pyproject():
+    def number(version):
+        return tuple(int(part) for part in version.split("."))
+
+    lower = {k: v for k, v in ranges().items() if k not in ("resvg-py", "setuptools")}
+    assert set(lower) == set(pins())
+    for name, version in pins().items():
+        assert number(version) >= number(lower[name]), name
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def cells(path, kind):
+    return [c for c in read(path)["cells"] if c["cell_type"] == kind]
+
+
+def test_all_five_notebooks_are_there():
+    assert [p.stem for p in NOTEBOOKS] == NAMES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+class TestNotebook:
+    def test_saved_outputs_hold_no_error_no_warning_and_no_path_of_a_machine(self, path):
+        outputs = [o for c in cells(path, "code") for o in c["outputs"]]
+        assert outputs, "no saved outputs: run `make refresh`"
+        assert not [o for o in outputs if o["output_type"] == "error"]
+        assert not [o for o in outputs if o.get("name") == "stderr"]
+        text = "".join(
+            json.dumps({k: v for k, v in o.get("data", {}).items() if k != "image/png"})
+            + "".join(o.get("text", ""))
+            for o in outputs
+        )
+        assert not re.search(r"/(home|root|Users|tmp|work|var)/|[A-Z]:\\\\", text)
+        assert "Warning" not in text
+
+    def test_every_figure_has_words(self, path):
+        for cell in cells(path, "code"):
+            for output in cell["outputs"]:
+                if "image/png" in output.get("data", {}):
+                    alt = output["metadata"]["image/png"]["alt"]
+                    assert len(alt.split()) >= 5, cell["source"]
+
+    def test_cells_are_short(self, path):
+        for cell in cells(path, "code"):
+            lines = "".join(cell["source"]).splitlines()
+            assert len(lines) <= 20, lines[0]
+
+    def test_one_title_and_headings_in_order(self, path):
+        levels = [
+            len(line) - len(line.lstrip("#"))
+            for c in cells(path, "markdown")
+            for line in "".join(c["source"]).splitlines()
+            if re.match(r"#+ ", line)
+        ]
+        assert levels[0] == 1
+        assert levels.count(1) == 1
+        assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+
+    def test_one_code_path_for_both_sources(self, path):
+        source = "".join("".join(c["source"]) for c in cells(path, "code"))
+        assert not re.search(r"rt\.source|VIT_SOURCE|offline", source)
+
+    def test_no_widget_state_and_at_most_three_megabytes(self, path):
+        assert "widgets" not in read(path)["metadata"]
+        assert path.stat().st_size <= 3_000_000
+
+    def test_links_to_the_previous_and_the_next_notebook(self, path):
+        text = "".join("".join(c["source"]) for c in cells(path, "markdown"))
+        i = NAMES.index(path.stem)
+        for neighbour in NAMES[max(0, i - 1) : i] + NAMES[i + 1 : i + 2]:
+            assert f"({neighbour}.ipynb)" in text

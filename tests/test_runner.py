@@ -1,0 +1,79 @@
+import json
+
+import nbformat
+import pytest
+
+from vit_helpers import __main__, runner
+from vit_helpers.errors import CourseError
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    monkeypatch.setattr(runner, "NOTEBOOKS", notebooks)
+
+    def add(name, *sources):
+        cells = [nbformat.v4.new_code_cell(s) for s in sources]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), notebooks / f"{name}.ipynb")
+
+    return tmp_path, add
+
+
+RECORD = """
+import json, os
+with open(os.environ["VIT_REPORT"], "a") as f:
+    f.write(json.dumps({"test accuracy": 0.9}) + "\\n")
+"""
+
+
+def test_run_writes_notebook_page_and_table(folder, capsys):
+    tmp_path, add = folder
+    add("01_a", "print(6 * 7)", RECORD)
+    assert runner.run(to=tmp_path / "build") == 0
+    executed = nbformat.read(tmp_path / "build" / "01_a.ipynb", as_version=4)
+    assert executed.cells[0].outputs[0].text == "42\n"
+    assert "42" in (tmp_path / "build" / "01_a.html").read_text(encoding="utf-8")
+    assert "test accuracy 0.9" in capsys.readouterr().out
+    assert json.loads((tmp_path / "build" / "timings.json").read_text())[0]["notebook"] == "01_a"
+
+
+def test_a_failing_cell_is_named_and_the_others_still_run(folder, capsys):
+    tmp_path, add = folder
+    add("01_a", "1 + 1", "bad = 1 / 0")
+    add("02_b", "print('fine')")
+    assert runner.run(to=tmp_path / "build") == 1
+    shown = capsys.readouterr()
+    assert "cell 1 (bad = 1 / 0): ZeroDivisionError: division by zero" in shown.err
+    assert "02_b: done" in shown.out
+
+
+def test_refresh_leaves_a_failing_notebook_as_it_was(folder):
+    tmp_path, add = folder
+    add("01_a", "print('new')")
+    add("02_b", "print('half')", "raise ValueError('no')")
+    before = (tmp_path / "notebooks" / "02_b.ipynb").read_bytes()
+    assert runner.refresh() == 1
+    first = nbformat.read(tmp_path / "notebooks" / "01_a.ipynb", as_version=4)
+    assert first.cells[0].outputs[0].text == "new\n"
+    assert (tmp_path / "notebooks" / "02_b.ipynb").read_bytes() == before
+    assert sorted(p.name for p in (tmp_path / "notebooks").iterdir()) == [
+        "01_a.ipynb",
+        "02_b.ipynb",
+    ]
+
+
+def test_unknown_notebook_and_empty_folder_are_one_sentence(folder, capsys):
+    _, add = folder
+    with pytest.raises(CourseError, match="no notebooks here"):
+        runner.find()
+    add("01_a", "1")
+    assert __main__.main(["run", "09"]) == 2
+    assert "No notebook starts with 09: there are 01_a." in capsys.readouterr().err
+
+
+def test_the_environment_is_offline_unless_it_says_otherwise(monkeypatch):
+    monkeypatch.delenv("VIT_SOURCE", raising=False)
+    assert runner.course_environment()["VIT_SOURCE"] == "offline"
+    monkeypatch.setenv("VIT_SOURCE", "hub")
+    assert runner.course_environment()["VIT_SOURCE"] == "hub"

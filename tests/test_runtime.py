@@ -1,0 +1,118 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vit_helpers import resources, runtime
+from vit_helpers.errors import CourseError, in_range
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("VIT_SOURCE", "internet", "'auto', 'hub', 'offline'"),
+        ("VIT_PROFILE", "fast", "'quick', 'full'"),
+        ("VIT_BARS", "yes", "'on', 'off'"),
+    ],
+)
+def test_unknown_value_of_a_variable_is_named_with_the_allowed_ones(
+    monkeypatch, variable, value, allowed
+):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(CourseError, match=f"{variable} is '{value}'.*{allowed}"):
+        runtime.setup()
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", "one", ""])
+def test_seed_must_be_a_whole_number(monkeypatch, seed):
+    monkeypatch.setenv("VIT_SEED", seed)
+    with pytest.raises(CourseError, match="VIT_SEED is"):
+        runtime.setup()
+
+
+def test_banner_says_what_the_run_uses_and_no_notice_when_offline_is_asked_for(capsys):
+    rt = runtime.setup("classifier")
+    shown = capsys.readouterr().out
+    assert "source offline · profile quick · seed 0" in shown
+    assert "transformers" in shown
+    assert "NOTE" not in shown
+    assert rt.pick(quick=1, full=2) == 1
+
+
+def test_auto_falls_back_to_the_kit_with_a_visible_notice(monkeypatch, capsys):
+    monkeypatch.setenv("VIT_SOURCE", "auto")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(resources, "is_cached", lambda name: False)
+    start = time.perf_counter()
+    rt = runtime.setup("classifier")
+    assert time.perf_counter() - start < resources.PROBE_SECONDS + 2
+    assert rt.source == "offline"
+    assert "NOTE: the Hub did not answer" in capsys.readouterr().out
+
+
+def test_auto_takes_the_cache_first_and_then_the_hub(monkeypatch):
+    monkeypatch.setattr(resources, "is_cached", lambda name: True)
+    monkeypatch.setattr(resources, "hub_answers", lambda: pytest.fail("asked the network"))
+    assert resources.choose_source("auto", ("classifier",))[0] == "hub"
+    monkeypatch.setattr(resources, "is_cached", lambda name: False)
+    monkeypatch.setattr(resources, "hub_answers", lambda: True)
+    assert resources.choose_source("auto", ("classifier",))[0] == "hub"
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    import torch
+
+    runtime.seed_everything(7)
+    first = torch.rand(3)
+    runtime.seed_everything(7)
+    assert torch.equal(first, torch.rand(3))
+
+
+def test_figures_are_recorded_only_where_a_run_asks_for_them(monkeypatch, tmp_path, rt):
+    rt.record(accuracy=0.5)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("VIT_REPORT", str(tmp_path / "report.jsonl"))
+    rt.record(accuracy=0.5)
+    assert (tmp_path / "report.jsonl").read_text() == '{"accuracy": 0.5}\n'
+
+
+def test_current_before_setup_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(runtime, "_current", None)
+    with pytest.raises(CourseError, match="set-up cell"):
+        runtime.current()
+
+
+def test_bars_are_silent_under_test(capfd):
+    assert list(runtime.bar(range(3), "count")) == [0, 1, 2]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_is_shown_as_one_sentence_without_a_traceback():
+    assert CourseError("Do this.")._render_traceback_() == ["CourseError: Do this."]
+
+
+def test_index_out_of_range_names_the_range():
+    assert in_range("layer", -1, 12) == 11
+    with pytest.raises(CourseError, match="no layer 12: this model has 12, numbered 0 to 11"):
+        in_range("layer", 12, 12)
+    with pytest.raises(CourseError, match="whole number"):
+        in_range("head", 1.0, 12)
+
+
+def test_importing_the_package_does_not_import_torch_or_transformers():
+    code = (
+        "import sys, time; start = time.perf_counter(); import vit_helpers;"
+        "assert not {'torch', 'transformers', 'datasets', 'matplotlib'} & set(sys.modules);"
+        "print(time.perf_counter() - start)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert float(shown) < 0.3
+
+
+def test_show_source_shows_the_code():
+    from vit_helpers import show_source
+
+    assert "def bar(" in show_source(runtime.bar).data

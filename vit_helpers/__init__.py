@@ -1,0 +1,56 @@
+"""Helpers for the hands-on course on Vision Transformers.
+
+A notebook shows the idea; this package holds the plumbing. Every module is imported when it
+is first used, so `import vit_helpers` is fast even though torch and transformers are not.
+
+>>> from vit_helpers import runtime
+>>> rt = runtime.setup()
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "attention",
+    "data",
+    "efficiency",
+    "errors",
+    "models",
+    "offline_kit",
+    "plots",
+    "resources",
+    "runner",
+    "runtime",
+    "training",
+    "widgets",
+)
+
+__all__ = [*_MODULES, "show_source"]
+
+
+def show_source(obj):
+    """Show the source code of a function or class of the course, with its docstring.
+
+    Args:
+        obj: A function, method, class or module written in Python.
+
+    Returns:
+        An IPython `Code` object that Jupyter shows with highlighted syntax.
+    """
+    import inspect
+
+    from IPython.display import Code
+
+    return Code(inspect.getsource(obj), language="python")
+
+
+def __getattr__(name):
+    # PEP 562: a module of the package is imported at the first `vit_helpers.<module>`.
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,202 @@
+"""Load a Vision Transformer with its processor, find its blocks, freeze, change the head, save.
+
+Works with transformers 4.57 and 5: parts of a model are found by what they can do, not by their
+path, because the paths changed (`vit.encoder.layer[i]` became `vit.layers[i]`).
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from . import resources, runtime
+from .errors import CourseError, one_of
+
+ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
+
+
+def _place(name: str) -> tuple[str, dict]:
+    """What `from_pretrained` needs for a resource: `(path or id, keyword arguments)`."""
+    from transformers.utils import logging
+
+    # The bar of reading weights lasts a moment; the one of a download is huggingface_hub's.
+    logging.disable_progress_bar()
+    row = resources.get(name)
+    if runtime.current().source == "offline":
+        return str(row.twin_path), {"local_files_only": True}
+    return row.hub_id, {"revision": row.revision}
+
+
+def load_processor():
+    """Load the image processor that belongs to the classifier (torchvision backend).
+
+    Returns:
+        A `ViTImageProcessor`: pictures in, `pixel_values` of shape (B, 3, 224, 224) out.
+    """
+    from transformers import AutoImageProcessor
+
+    place, kwargs = _place("classifier")
+    return AutoImageProcessor.from_pretrained(place, use_fast=True, **kwargs)
+
+
+def load_classifier(attn_implementation: str = "sdpa"):
+    """Load the pre-trained classifier and its processor, in evaluation mode, on the device.
+
+    Args:
+        attn_implementation: `sdpa` is the fast, fused attention. `eager` is the plain one that
+            can return its attention maps.
+
+    Returns:
+        `(model, processor)`: a `ViTForImageClassification` and a `ViTImageProcessor`.
+    """
+    from transformers import ViTForImageClassification
+
+    one_of("attn_implementation", attn_implementation, ATTENTION_IMPLEMENTATIONS)
+    place, kwargs = _place("classifier")
+    model = ViTForImageClassification.from_pretrained(
+        place, attn_implementation=attn_implementation, dtype=torch.float32, **kwargs
+    )
+    return model.eval().to(runtime.current().device), load_processor()
+
+
+def load_with_new_head(class_names: list[str], attn_implementation: str = "sdpa"):
+    """Load the pre-trained body under a new, random head for other classes.
+
+    The size of the head differs from the checkpoint's on purpose, and the label maps have whole
+    numbers as keys: with strings, `id2label[0]` would fail.
+
+    Args:
+        class_names: Names of the new classes, in the order of their labels.
+        attn_implementation: See `load_classifier`.
+
+    Returns:
+        A `ViTForImageClassification` with `len(class_names)` outputs.
+    """
+    from transformers import ViTForImageClassification
+
+    place, kwargs = _place("classifier")
+    model = ViTForImageClassification.from_pretrained(
+        place,
+        attn_implementation=attn_implementation,
+        dtype=torch.float32,
+        num_labels=len(class_names),
+        ignore_mismatched_sizes=True,
+        **label_maps(class_names),
+        **kwargs,
+    )
+    return model.to(runtime.current().device)
+
+
+def from_scratch(class_names: list[str], attn_implementation: str = "sdpa"):
+    """The same architecture with random weights: what a model knows without pre-training."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    place, kwargs = _place("classifier")
+    config = ViTConfig.from_pretrained(
+        place, num_labels=len(class_names), **label_maps(class_names), **kwargs
+    )
+    config._attn_implementation = one_of(
+        "attn_implementation", attn_implementation, ATTENTION_IMPLEMENTATIONS
+    )
+    return ViTForImageClassification(config).to(runtime.current().device)
+
+
+def label_maps(class_names: list[str]) -> dict:
+    """`id2label` and `label2id` with whole numbers, as `from_pretrained` takes them."""
+    return {
+        "id2label": dict(enumerate(class_names)),
+        "label2id": {name: i for i, name in enumerate(class_names)},
+    }
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The encoder blocks of a ViT, first to last, wherever the library keeps them.
+
+    Raises:
+        CourseError: If the model has no list of `config.num_hidden_layers` equal blocks.
+    """
+    depth = model.config.num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            if len({type(child) for child in module}) == 1:
+                return module
+    raise CourseError(f"{type(model).__name__} has no list of {depth} encoder blocks: not a ViT.")
+
+
+def embeddings(model: nn.Module) -> nn.Module:
+    """The part that turns a picture into tokens: patches, [CLS] token, positions."""
+    return model.base_model.embeddings
+
+
+def head(model: nn.Module) -> nn.Linear:
+    """The last layer: from the [CLS] token to one logit a class."""
+    return model.classifier
+
+
+def freeze(model: nn.Module, first_blocks: int) -> None:
+    """Freeze the embeddings and the first blocks: they get no gradient and do not move.
+
+    Args:
+        model: A ViT. All its parameters are made trainable first.
+        first_blocks: How many blocks to freeze, 0 to all of them. With 0 the embeddings stay
+            trainable too.
+
+    Raises:
+        CourseError: If the model has fewer blocks than that.
+    """
+    layers = blocks(model)
+    if not 0 <= first_blocks <= len(layers):
+        raise CourseError(f"Cannot freeze {first_blocks} blocks: this model has {len(layers)}.")
+    model.requires_grad_(True)
+    if first_blocks:
+        embeddings(model).requires_grad_(False)
+    for block in layers[:first_blocks]:
+        block.requires_grad_(False)
+
+
+def parameter_table(model: nn.Module):
+    """Count trainable and frozen parameters by part.
+
+    Returns:
+        A pandas `DataFrame`: one row each for embeddings, every block, the rest and the head,
+        and a total.
+    """
+    import pandas as pd
+
+    parts = {"embeddings": embeddings(model)}
+    parts |= {f"block {i}": block for i, block in enumerate(blocks(model))}
+    parts |= {"head": head(model)}
+    rows, seen = [], 0
+    for name, part in parts.items():
+        count = sum(p.numel() for p in part.parameters())
+        trainable = sum(p.numel() for p in part.parameters() if p.requires_grad)
+        rows.append({"part": name, "trainable": trainable, "frozen": count - trainable})
+        seen += count
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    rest = trainable - sum(row["trainable"] for row in rows)
+    rows.insert(-1, {"part": "last LayerNorm", "trainable": rest, "frozen": total - seen - rest})
+    rows.append({"part": "total", "trainable": trainable, "frozen": total - trainable})
+    return pd.DataFrame(rows).set_index("part")
+
+
+def save(model: nn.Module, processor, folder: str | Path) -> Path:
+    """Write model (safetensors) and processor into a folder; `from_pretrained` reads them back."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def load_saved(folder: str | Path, attn_implementation: str = "sdpa"):
+    """Load what `save` wrote. Returns `(model, processor)`, the model in evaluation mode."""
+    from transformers import AutoImageProcessor, ViTForImageClassification
+
+    if not (Path(folder) / "config.json").is_file():
+        raise CourseError(f"There is no saved model in {str(folder)!r}: run the save cell first.")
+    model = ViTForImageClassification.from_pretrained(
+        folder, attn_implementation=attn_implementation, local_files_only=True
+    )
+    processor = AutoImageProcessor.from_pretrained(folder, use_fast=True, local_files_only=True)
+    return model.eval().to(runtime.current().device), processor

@@ -1,0 +1,289 @@
+"""Execute the notebooks from the command line: `run`, `refresh` and `test`.
+
+`run` writes executed notebooks and HTML pages to `build/`; `refresh` writes the outputs back
+into `notebooks/`; `test` compares a new execution with those stored outputs.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import CourseError
+from .runtime import bar
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+BUILD = ROOT / "build"
+CELL_TIMEOUT_SECONDS = 1200
+TEST_STEPS = ("unit", "notebooks", "lint")
+
+
+@dataclass
+class Run:
+    """What one notebook took and reached."""
+
+    notebook: str
+    minutes: float = 0.0
+    peak_gib: float = 0.0
+    figures: dict = field(default_factory=dict)
+    error: str = ""
+
+
+class PeakMemory:
+    """Watch the memory of a process and its children from a thread.
+
+    After the `with` block `gib` is the largest resident memory seen, in GiB, sampled five times
+    a second.
+    """
+
+    def __init__(self, pid: int):
+        self.pid = pid
+        self.gib = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self):
+        import psutil
+
+        process = psutil.Process(self.pid)
+        while not self._stop.wait(0.2):
+            try:
+                family = [process, *process.children(recursive=True)]
+                used = sum(p.memory_info().rss for p in family)
+            except psutil.NoSuchProcess:  # a worker that ended between the two lines
+                continue
+            self.gib = max(self.gib, used / 2**30)
+
+
+def find(names: list[str] | None = None) -> list[Path]:
+    """Paths of the notebooks, in order; `names` picks some by the start of their name.
+
+    Raises:
+        CourseError: If there is none, or none of that name.
+    """
+    everything = sorted(NOTEBOOKS.glob("*.ipynb"))
+    if not everything:
+        raise CourseError("There are no notebooks here: run this from a clone of the repository.")
+    if not names:
+        return everything
+    chosen = [p for p in everything if any(p.name.startswith(n) for n in names)]
+    if not chosen:
+        known = ", ".join(p.stem for p in everything)
+        raise CourseError(f"No notebook starts with {' or '.join(names)}: there are {known}.")
+    return chosen
+
+
+def course_environment(**more: str) -> dict[str, str]:
+    """The environment of a kernel: offline unless `VIT_SOURCE` says otherwise, without bars."""
+    return {"VIT_SOURCE": "offline", **os.environ, "VIT_BARS": "off", **more}
+
+
+def execute(path: Path):
+    """Execute a notebook in a fresh kernel.
+
+    Returns:
+        `(notebook, run)`: the executed notebook (up to the failing cell, if one fails) and its
+        `Run`.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    notebook = nbformat.read(path, as_version=4)
+    run = Run(path.stem)
+    code_cells = sum(cell.cell_type == "code" for cell in notebook.cells)
+    progress = bar(desc=path.stem, total=code_cells, unit="cell")
+    place = {"cell": 0}
+
+    def started(cell, cell_index):
+        place["cell"] = cell_index
+        progress.set_postfix_str(_first_line(cell))
+
+    def finished(cell, cell_index, execute_reply):
+        progress.update()
+
+    watch = contextlib.ExitStack()
+
+    def kernel_started(notebook):
+        place["memory"] = watch.enter_context(PeakMemory(client.km.provisioner.pid))
+
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT_SECONDS,
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        store_widget_state=False,
+        record_timing=False,
+        on_notebook_start=kernel_started,
+        on_cell_execute=started,
+        on_cell_executed=finished,
+    )
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, watch:
+        report = Path(folder) / "report.jsonl"
+        try:
+            client.execute(env=course_environment(VIT_REPORT=str(report)))
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            cell = notebook.cells[place["cell"]]
+            run.error = f"cell {place['cell']} ({_first_line(cell)}): {_short(error)}"
+        if report.exists():
+            for line in report.read_text(encoding="utf-8").splitlines():
+                run.figures.update(json.loads(line))
+    progress.close()
+    run.minutes = (time.perf_counter() - start) / 60
+    run.peak_gib = place["memory"].gib
+    return notebook, run
+
+
+def _first_line(cell) -> str:
+    lines = [line for line in cell.source.splitlines() if line.strip()]
+    return lines[0][:40] if lines else ""
+
+
+def _short(error: Exception) -> str:
+    name, value = getattr(error, "ename", ""), getattr(error, "evalue", "")
+    return f"{name}: {value}" if name else f"{type(error).__name__}: {error}"
+
+
+def run(names: list[str] | None = None, to: Path = BUILD) -> int:
+    """Execute notebooks; write them and their HTML pages to `to`; print a table.
+
+    Returns:
+        0, or 1 if a cell failed.
+    """
+    import nbformat
+
+    to.mkdir(parents=True, exist_ok=True)
+    runs = []
+    for path in find(names):
+        notebook, result = execute(path)
+        nbformat.write(notebook, to / path.name)
+        (to / f"{path.stem}.html").write_text(_html(notebook, path.stem), encoding="utf-8")
+        runs.append(result)
+        print(f"{result.notebook}: {result.error or 'done'} ({result.minutes:.1f} min)", flush=True)
+    (to / "timings.json").write_text(
+        json.dumps([vars(r) for r in runs], indent=1) + "\n", encoding="utf-8"
+    )
+    print("\n" + table(runs))
+    failed = [r for r in runs if r.error]
+    for r in failed:
+        print(f"\nFAILED {r.notebook}, {r.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+# nbconvert's own page leaves out the alternative text of figures.
+_PAGE = """
+{%- extends 'lab/index.html.j2' -%}
+{%- block data_png -%}
+<div class="jp-RenderedImage jp-OutputArea-output">
+<img src="data:image/png;base64,{{ output.data['image/png'] }}"
+ alt="{{ output | get_metadata('alt', 'image/png') | escape_html }}">
+</div>
+{%- endblock data_png -%}
+"""
+
+
+def _html(notebook, title: str) -> str:
+    from jinja2 import DictLoader
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(extra_loaders=[DictLoader({"page": _PAGE})], template_file="page")
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
+    return page
+
+
+def table(runs: list[Run]) -> str:
+    """The summary that `run` prints: notebook, minutes, peak memory, key figures."""
+    lines = [f"{'notebook':<28} {'minutes':>7} {'peak GiB':>8}  key figures"]
+    for r in runs:
+        figures = ", ".join(f"{name} {value}" for name, value in r.figures.items())
+        lines.append(
+            f"{r.notebook:<28} {r.minutes:>7.1f} {r.peak_gib:>8.1f}  "
+            + (f"FAILED in {r.error}" if r.error else figures)
+        )
+    minutes, peak = sum(r.minutes for r in runs), max(r.peak_gib for r in runs)
+    lines.append(f"{'together':<28} {minutes:>7.1f} {peak:>8.1f}")
+    return "\n".join(lines)
+
+
+def refresh(names: list[str] | None = None) -> int:
+    """Execute notebooks and store their outputs in `notebooks/`; a failing one is left as it was.
+
+    Returns:
+        0, or 1 if a cell failed.
+    """
+    import nbformat
+
+    failed = False
+    for path in find(names):
+        notebook, result = execute(path)
+        if result.error:
+            print(f"FAILED {result.notebook}, {result.error}", file=sys.stderr)
+            failed = True
+            continue
+        # Only what a reader needs: the version of Python and the like differ by machine.
+        notebook.metadata = nbformat.from_dict(
+            {
+                "kernelspec": {
+                    "display_name": "Python 3",
+                    "language": "python",
+                    "name": "python3",
+                },
+                "language_info": {"name": "python"},
+            }
+        )
+        partial = path.with_suffix(".part")
+        nbformat.write(notebook, partial)
+        partial.replace(path)
+        print(f"{result.notebook}: refreshed ({result.minutes:.1f} min)", flush=True)
+    return int(failed)
+
+
+def test(only: str = "all") -> int:
+    """Unit tests, then every notebook against its stored outputs, then ruff.
+
+    The notebooks run from the offline kit in the quick profile with seed 0, because that is how
+    the stored outputs were made.
+
+    Args:
+        only: `unit`, `notebooks`, `lint` or `all`.
+
+    Returns:
+        0, or the exit status of the first step that failed.
+    """
+    env = course_environment(VIT_SOURCE="offline", VIT_PROFILE="quick", VIT_SEED="0")
+    python = [sys.executable, "-m"]
+    steps = {
+        "unit": [*python, "pytest", "-q", "tests"],
+        "notebooks": [
+            *python,
+            *("pytest", "-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider"),
+            *("--nbval-cell-timeout", str(CELL_TIMEOUT_SECONDS)),
+            *("--nbval-sanitize-with", str(ROOT / "tests" / "nbval_sanitize.cfg")),
+            str(NOTEBOOKS),
+        ],
+        "lint": [*python, "ruff", "check", "."],
+    }
+    for name, command in steps.items():
+        if only in (name, "all"):
+            print(f"== {name}", flush=True)
+            status = subprocess.run(command, cwd=ROOT, env=env).returncode
+            if status:
+                print(f"FAILED: {name}", file=sys.stderr)
+                return status
+    return 0

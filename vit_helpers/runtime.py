@@ -1,0 +1,172 @@
+"""Device, precision, seed, profile and source of a notebook, decided once and shown in a banner.
+
+The environment variables are read here and nowhere else:
+
+| variable | values | default |
+|---|---|---|
+| `VIT_SOURCE` | `auto`, `hub`, `offline` | `auto` |
+| `VIT_PROFILE` | `quick` (fits two CPU cores), `full` (published accuracy, on a GPU) | `quick` |
+| `VIT_SEED` | a whole number from 0 | `0` |
+| `VIT_BARS` | `on`, `off` (progress bars) | `on` |
+"""
+
+import json
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import resources
+from .errors import CourseError, one_of
+
+PROFILES = ("quick", "full")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a notebook runs on.
+
+    Attributes:
+        device: A `torch.device`: CUDA, else Apple's MPS, else the CPU.
+        precision: The `torch.dtype` for training and inference under autocast on this device.
+        source: `hub` or `offline`.
+        profile: `quick` or `full`.
+        seed: Seed of every random generator.
+    """
+
+    device: object
+    precision: object
+    source: str
+    profile: str
+    seed: int
+
+    def pick(self, *, quick, full):
+        """Return the value for the profile of this run, e.g. `rt.pick(quick=2, full=5)`."""
+        return quick if self.profile == "quick" else full
+
+    def record(self, **figures):
+        """Add key figures of this run to the file that `python -m vit_helpers run` reads.
+
+        Outside such a run nothing is written.
+        """
+        if target := os.environ.get("VIT_REPORT"):
+            with Path(target).open("a", encoding="utf-8") as f:
+                f.write(json.dumps(figures) + "\n")
+
+
+_current: Runtime | None = None
+
+
+def read_choice(variable: str, allowed: tuple[str, ...], default: str) -> str:
+    """Value of an environment variable; raises `CourseError` if it is not an allowed one."""
+    return one_of(variable, os.environ.get(variable, default), allowed)
+
+
+def read_seed() -> int:
+    """Value of `VIT_SEED`; raises `CourseError` if it is not a whole number from 0."""
+    text = os.environ.get("VIT_SEED", "0")
+    if not text.isdecimal():
+        raise CourseError(f"VIT_SEED is {text!r}, but it must be a whole number from 0, like 0.")
+    return int(text)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch (all devices)."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def choose_device():
+    """Return `(device, precision)`: the best device here and the number format it is fast in.
+
+    bf16 is taken only where the hardware has it: a T4 emulates it, slowly, so it gets fp16.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        native_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.device("cuda"), torch.bfloat16 if native_bf16 else torch.float16
+    if torch.backends.mps.is_available():
+        return torch.device("mps"), torch.float32
+    return torch.device("cpu"), torch.float32
+
+
+def setup(*needs: str) -> Runtime:
+    """Decide device, source and profile, seed everything, and print the banner.
+
+    Args:
+        needs: Names of the resources that this notebook uses (see `resources.RESOURCES`).
+
+    Raises:
+        CourseError: If an environment variable holds a value that is not allowed.
+    """
+    global _current
+    profile = read_choice("VIT_PROFILE", PROFILES, "quick")
+    seed = read_seed()
+    read_choice("VIT_BARS", ("on", "off"), "on")
+    wanted = read_choice("VIT_SOURCE", resources.SOURCES, "auto")
+    source, reason = resources.choose_source(wanted, needs)
+    quiet(offline=source == "offline" or "cache" in reason)
+    seed_everything(seed)
+    device, precision = choose_device()
+    _current = Runtime(device, precision, source, profile, seed)
+    print(banner(_current))
+    if wanted == "auto" and source == "offline":
+        print(
+            f"NOTE: {reason}, so this notebook uses the offline kit: a small model and drawn "
+            "pictures. The steps are the same; the figures differ from the published ones."
+        )
+    return _current
+
+
+def current() -> Runtime:
+    """The runtime of this notebook; raises `CourseError` before `setup()`."""
+    if _current is None:
+        raise CourseError("Run the set-up cell at the top first: rt = runtime.setup().")
+    return _current
+
+
+def banner(rt: Runtime) -> str:
+    """Two lines: what this run uses, and the versions of the libraries."""
+    from importlib.metadata import version
+
+    import torch
+
+    name = torch.cuda.get_device_name() if rt.device.type == "cuda" else rt.device.type.upper()
+    precision = str(rt.precision).removeprefix("torch.")
+    libraries = ("torch", "torchvision", "transformers", "datasets")
+    versions = " · ".join(f"{lib} {version(lib).split('+')[0]}" for lib in libraries)
+    return (
+        f"device {name} · precision {precision} · source {rt.source} · "
+        f"profile {rt.profile} · seed {rt.seed}\n{versions}\n"
+        "A number after ≈ was measured in this run; yours will differ a little."
+    )
+
+
+def quiet(*, offline: bool) -> None:
+    """Switch off notices that are not for a learner; where `offline`, forbid Hub requests too.
+
+    Must run before transformers and datasets are imported: they read the environment then.
+    """
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if not bars_on():
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def bars_on() -> bool:
+    """Whether progress bars are shown: not under test, and not where `VIT_BARS=off`."""
+    return os.environ.get("VIT_BARS", "on") == "on" and "PYTEST_CURRENT_TEST" not in os.environ
+
+
+def bar(iterable=None, desc: str = "", **kwargs):
+    """A tqdm bar over `iterable` that is silent where bars are off."""
+    from tqdm.auto import tqdm
+
+    return tqdm(iterable, desc=desc, disable=not bars_on(), leave=False, **kwargs)
