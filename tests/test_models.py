@@ -92,7 +92,7 @@ def test_unknown_resource_and_missing_kit_file_are_named(monkeypatch, tmp_path, 
     with pytest.raises(CourseError, match="'imagenet'.*'classifier'"):
         resources.get("imagenet")
     monkeypatch.setattr(resources, "KIT", tmp_path)
-    with pytest.raises(CourseError, match="lacks 'quarter': reinstall"):
+    with pytest.raises(CourseError, match="lacks 'SHA256SUMS': reinstall"):
         models.load_classifier()
 
 
@@ -124,3 +124,22 @@ def test_the_hub_is_asked_for_the_pinned_revision(rt, monkeypatch):
         row = resources.get(name)
         assert asked.pop() == (row.hub_id, row.revision)
         assert len(row.revision) == 40
+
+
+def test_a_damaged_or_missing_file_of_the_kit_is_named(rt, monkeypatch, tmp_path):
+    import shutil
+
+    from vit_helpers import data
+
+    monkeypatch.setattr(resources, "KIT", tmp_path)
+    for name in ("SHA256SUMS", "cifar10"):
+        source = resources.offline_kit.KIT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    assert len(data.load_dataset("cifar10")["test"]) == 1000
+    path = tmp_path / "cifar10" / "test.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CourseError, match="'cifar10/test.parquet' of the offline kit is damaged"):
+        data.load_dataset("cifar10")
+    path.unlink()
+    with pytest.raises(CourseError, match="lacks 'cifar10/test.parquet'"):
+        data.load_dataset("cifar10")

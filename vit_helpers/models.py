@@ -180,6 +180,29 @@ def parameter_table(model: nn.Module):
     return pd.DataFrame(rows).set_index("part")
 
 
+def logits_of(model: nn.Module, processor, pictures) -> torch.Tensor:
+    """Logits of one PIL picture or a list of them, shape (B, classes), on the CPU."""
+    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        return model(pixel_values=pixels.to(model.device)).logits.cpu()
+
+
+def top_classes(logits: torch.Tensor, model: nn.Module, k: int = 5) -> list:
+    """The most probable classes of one picture, best first.
+
+    Args:
+        logits: Shape (classes,).
+        model: Knows the names of its classes.
+        k: How many; fewer if the model has fewer classes.
+
+    Returns:
+        A list of `(name of the class, probability from 0 to 1)`.
+    """
+    best = logits.softmax(dim=-1).topk(min(k, logits.shape[-1]))
+    names = [model.config.id2label[i] for i in best.indices.tolist()]
+    return list(zip(names, best.values.tolist(), strict=True))
+
+
 def save(model: nn.Module, processor, folder: str | Path) -> Path:
     """Write model (safetensors) and processor into a folder; `from_pretrained` reads them back."""
     folder = Path(folder)

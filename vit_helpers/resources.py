@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .errors import CourseError, one_of
+from . import offline_kit
+from .errors import one_of
 
-KIT = Path(__file__).parent / "offline_kit"
+KIT = offline_kit.KIT
 
 SOURCES = ("auto", "hub", "offline")
 PROBE_SECONDS = 3.0
@@ -48,14 +49,13 @@ class Resource:
 
     @property
     def twin_path(self) -> Path:
-        """Path of the offline twin; raises `CourseError` if it is missing."""
-        path = KIT / self.twin
-        if not path.exists():
-            raise CourseError(
-                f"The offline kit lacks {self.twin!r}: reinstall the package, or restore the "
-                "file with `git checkout -- vit_helpers/offline_kit`."
-            )
-        return path
+        """Path of the offline twin, whole and unchanged: its checksums are compared first.
+
+        Raises:
+            CourseError: If a file of the twin is missing or damaged.
+        """
+        offline_kit.verify_twin(self.twin, KIT)
+        return KIT / self.twin
 
 
 RESOURCES = {
@@ -69,12 +69,13 @@ RESOURCES = {
             twin="quarter",
             licence="Apache-2.0",
             description=(
-                "ViT-B/16, trained on ImageNet-21k (14 million photographs, 21,841 classes), then fine-tuned "
-                "on ImageNet-1k (1.3 million photographs, 1,000 classes)"
+                "ViT-B/16, trained on ImageNet-21k (14 million photographs, 21,843 classes), then "
+                "fine-tuned on ImageNet-1k (1.3 million photographs, 1,000 classes)"
             ),
             twin_description=(
-                "the kit's `quarter`, a ViT-B/16 at a quarter of the width, trained for this course: the ten "
-                "classes of CIFAR-10 from photographs, all others from emoji drawings"
+                "the kit's `quarter`, a ViT-B/16 at a quarter of the width, trained for this "
+                "course: the ten classes of CIFAR-10 from photographs, all others from emoji "
+                "drawings"
             ),
         ),
         Resource(
@@ -85,7 +86,10 @@ RESOURCES = {
             twin="cifar10",
             licence="unknown (Krizhevsky 2009)",
             description="60,000 photographs of 32x32 pixels in ten classes",
-            twin_description="drawings of 32x32 pixels in the ten classes of CIFAR-10, the test set by other artists",
+            twin_description=(
+                "drawings of 32x32 pixels in the ten classes of CIFAR-10, the test set by other "
+                "artists than the training set"
+            ),
         ),
         Resource(
             name="flowers102",
@@ -95,7 +99,10 @@ RESOURCES = {
             twin="flowers102",
             licence="unknown (Nilsback and Zisserman 2008)",
             description="8,189 photographs of 102 kinds of flowers",
-            twin_description="drawings of 102 kinds of plants, fruits and animals, the test set by other artists",
+            twin_description=(
+                "drawings of 102 kinds of plants, fruits and animals, the test set by other "
+                "artists than the training set"
+            ),
         ),
         Resource(
             name="photo",

@@ -254,6 +254,18 @@ def refresh(names: list[str] | None = None) -> int:
     return int(failed)
 
 
+def notebook_tests(folder: Path) -> list[str]:
+    """The command that executes notebooks and compares every output with the stored one.
+
+    A number after the sign ≈ was measured, so it may differ: `tests/nbval_sanitize.cfg`.
+    """
+    return [
+        *(sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env"),
+        *("--nbval-cell-timeout", str(CELL_TIMEOUT_SECONDS), "-p", "no:cacheprovider"),
+        *("--nbval-sanitize-with", str(ROOT / "tests" / "nbval_sanitize.cfg"), str(folder)),
+    ]
+
+
 def test(only: str = "all") -> int:
     """Unit tests, then every notebook against its stored outputs, then ruff.
 
@@ -270,13 +282,7 @@ def test(only: str = "all") -> int:
     python = [sys.executable, "-m"]
     steps = {
         "unit": [*python, "pytest", "-q", "tests"],
-        "notebooks": [
-            *python,
-            *("pytest", "-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider"),
-            *("--nbval-cell-timeout", str(CELL_TIMEOUT_SECONDS)),
-            *("--nbval-sanitize-with", str(ROOT / "tests" / "nbval_sanitize.cfg")),
-            str(NOTEBOOKS),
-        ],
+        "notebooks": notebook_tests(NOTEBOOKS),
         "lint": [*python, "ruff", "check", "."],
     }
     for name, command in steps.items():

@@ -44,6 +44,10 @@ class Runtime:
         """Return the value for the profile of this run, e.g. `rt.pick(quick=2, full=5)`."""
         return quick if self.profile == "quick" else full
 
+    def about(self, name: str) -> str:
+        """What a resource is in this run, in words, e.g. `rt.about("cifar10")`."""
+        return resources.get(name).about(self.source)
+
     def record(self, **figures):
         """Add key figures of this run to the file that `python -m vit_helpers run` reads.
 
@@ -157,7 +161,10 @@ def quiet(*, offline: bool) -> None:
     if not bars_on():
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import pandas as pd
+
+    # The text form of a table is compared under test: no line breaks that depend on its width.
+    pd.set_option("display.width", 240, "display.max_columns", 30)
 
 
 def bars_on() -> bool:

@@ -31,7 +31,13 @@ def sha256(path: Path) -> str:
 
 
 def checksums(folder: Path = KIT) -> dict[str, str]:
-    """The sums that the build wrote: path inside the kit -> SHA-256."""
+    """The sums that the build wrote: path inside the kit -> SHA-256.
+
+    Raises:
+        CourseError: the file of the sums is missing.
+    """
+    if not (folder / SUMS).is_file():
+        raise CourseError(f"The offline kit lacks {SUMS!r}: {RESTORE}.")
     lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
 
@@ -55,3 +61,22 @@ def verify(name: str, folder: Path = KIT) -> Path:
     if sha256(path) != sums[name]:
         raise CourseError(f"{name!r} of the offline kit is damaged: {RESTORE}.")
     return path
+
+
+def verify_twin(twin: str, folder: Path = KIT) -> list[Path]:
+    """Compare every file of one twin with its checksum.
+
+    Args:
+        twin: a folder of the kit such as ``quarter``, or one file such as ``photos/cat.jpg``.
+        folder: the kit.
+
+    Returns:
+        The paths of its files.
+
+    Raises:
+        CourseError: a file is missing, damaged or truncated, or the kit has no such twin.
+    """
+    names = [n for n in checksums(folder) if n == twin or n.startswith(f"{twin}/")]
+    if not names:
+        raise CourseError(f"The offline kit lacks {twin!r}: {RESTORE}.")
+    return [verify(name, folder) for name in names]

@@ -1,0 +1,350 @@
+"""Data: balanced parts, transforms equal to the processor, pictures of every sort."""
+
+import io
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vit_helpers import data, models, resources
+from vit_helpers.errors import CourseError
+
+NAMES = ["ant", "bee", "cat"]
+
+
+def picture_set(labels, size=(12, 10), pictures=None):
+    """A small data set in the course's schema; picture i is filled with the grey value i."""
+    import datasets
+
+    pictures = pictures or [Image.new("RGB", size, (i, i, i)) for i in range(len(labels))]
+    features = datasets.Features(
+        {"img": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
+    )
+    return datasets.Dataset.from_dict({"img": pictures, "label": labels}, features=features)
+
+
+def file_of(picture, format="PNG", **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+# --- data sets ---------------------------------------------------------------------------------
+
+SCHEMAS = {
+    "cifar10": ("img", 10, {"train", "test"}),
+    "flowers102": ("image", 102, {"train", "validation", "test"}),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_twin_has_the_schema_of_the_original(rt, name):
+    column, classes, splits = SCHEMAS[name]
+    dataset = data.load_dataset(name)
+    assert set(dataset) == splits
+    for split in dataset.values():
+        assert data.image_column(split) == column
+        assert set(split.features) == {column, "label"}
+        assert len(data.class_names(split)) == classes
+        assert set(split["label"]) == set(range(classes))
+        assert isinstance(split[0][column], Image.Image)
+        assert isinstance(split[0]["label"], int)
+
+
+def test_cifar10_names_are_in_the_official_order(rt):
+    names = data.class_names(data.load_dataset("cifar10")["test"])
+    assert names == ("airplane automobile bird cat deer dog frog horse ship truck".split())
+
+
+def test_flowers_twin_has_the_official_ten_pictures_per_class(rt):
+    flowers = data.load_dataset("flowers102")
+    for split in ("train", "validation"):
+        assert torch.tensor(flowers[split]["label"]).bincount().tolist() == [10] * 102
+    assert min(torch.tensor(flowers["test"]["label"]).bincount()) >= 10
+
+
+def test_no_picture_is_in_two_splits(rt):
+    for name, (column, _, splits) in SCHEMAS.items():
+        dataset = data.load_dataset(name)
+        seen = {
+            split: {hash(p.tobytes()) for p in dataset[split].take(300)[column]} for split in splits
+        }
+        assert not set.intersection(*seen.values())
+
+
+def test_unknown_data_set(rt):
+    with pytest.raises(CourseError, match="'mnist'.*'cifar10'"):
+        data.load_dataset("mnist")
+
+
+def test_empty_kit_folder(rt, tmp_path, monkeypatch):
+    (tmp_path / "cifar10").mkdir()
+    monkeypatch.setattr(resources, "KIT", tmp_path)
+    with pytest.raises(CourseError, match="folder 'cifar10' of the offline kit is empty"):
+        data.load_dataset("cifar10")
+
+
+def test_missing_kit_folder(rt, tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "KIT", tmp_path)
+    with pytest.raises(CourseError, match="lacks 'cifar10'"):
+        data.load_dataset("cifar10")
+
+
+# --- take --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 2), min_size=9, max_size=40).filter(
+        lambda values: min(values.count(c) for c in range(3)) >= 3
+    ),
+    count=st.integers(3, 9),
+    seed=st.integers(0, 99),
+)
+def test_take_is_balanced_and_repeats(labels, count, seed):
+    dataset = picture_set(labels, size=(2, 2)).select_columns(["label"])
+    if count >= len(dataset):
+        return
+    part = data.take(dataset, count, seed)
+    expected = count // 3
+    assert torch.tensor(part["label"]).bincount(minlength=3).tolist() == [expected] * 3
+    assert list(part["label"]) == list(data.take(dataset, count, seed)["label"])
+
+
+def test_take_gives_different_pictures_and_another_part_for_another_seed(rt):
+    dataset = picture_set([0, 1, 2] * 10)
+    first = [p.getpixel((0, 0)) for p in data.take(dataset, 12, seed=0)["img"]]
+    other = [p.getpixel((0, 0)) for p in data.take(dataset, 12, seed=1)["img"]]
+    assert len(set(first)) == 12
+    assert first != other
+
+
+@pytest.mark.parametrize("count", [None, 30, 31])
+def test_take_all(rt, count):
+    dataset = picture_set([0, 1, 2] * 10)
+    assert data.take(dataset, count) is dataset
+
+
+def test_take_too_few(rt):
+    with pytest.raises(CourseError, match="2 pictures are too few for 3 classes"):
+        data.take(picture_set([0, 1, 2] * 2), 2)
+
+
+# --- transforms --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(32, 32), (224, 224), (300, 200), (97, 501)])
+def test_eval_transform_equals_the_processor(rt, size):
+    processor = models.load_processor()
+    noise = torch.randint(0, 256, (3, size[1], size[0]), dtype=torch.uint8)
+    picture = Image.fromarray(noise.permute(1, 2, 0).numpy())
+    expected = processor(picture, return_tensors="pt")["pixel_values"][0]
+    ours = data.eval_transform(processor)(data.to_tensor(picture))
+    assert ours.shape == expected.shape == (3, *data.model_size(processor))
+    assert (ours - expected).abs().max() <= 1e-6
+
+
+def test_train_transform_is_random_and_in_range(rt):
+    processor = models.load_processor()
+    transform = data.train_transform(processor)
+    picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    first, second = transform(picture), transform(picture)
+    assert first.shape == (3, *data.model_size(processor))
+    assert not torch.equal(first, second)
+    shown = data.unnormalise(first, processor)
+    assert 0 <= shown.min() and shown.max() <= 1
+
+
+def test_unnormalise_undoes_the_normalisation(rt):
+    processor = models.load_processor()
+    picture = torch.randint(0, 256, (3, *data.model_size(processor)), dtype=torch.uint8)
+    back = data.unnormalise(data.eval_transform(processor)(picture), processor)
+    assert torch.allclose(back, picture / 255, atol=1e-6)
+
+
+# --- loaders -----------------------------------------------------------------------------------
+
+
+def test_loader_shuffles_by_its_own_seed(rt):
+    pictures = data.PictureSet(picture_set([0, 1, 2] * 8), lambda p: p.float())
+
+    def order(seed):
+        torch.rand(3)  # the global generator does not matter
+        batches = data.loader(pictures, 5, shuffle=True, seed=seed)
+        return [float(p[0, 0, 0]) for pixels, _ in batches for p in pixels]
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+    assert sorted(order(0)) == list(range(24))
+
+
+def test_picture_set_keeps_labels_with_pictures(rt):
+    pictures = data.PictureSet(picture_set([2, 0, 1]), lambda p: p)
+    assert [(int(p[0, 0, 0]), int(label)) for p, label in (pictures[i] for i in range(3))] == [
+        (0, 2),
+        (1, 0),
+        (2, 1),
+    ]
+    assert pictures.class_names == NAMES
+
+
+def test_picture_set_shrinks_large_pictures_once(rt):
+    pictures = data.PictureSet(picture_set([0], size=(600, 400)), lambda p: p, max_side=100)
+    assert pictures.pictures[0].shape == (3, 100, 150)
+
+
+def test_pictures_that_are_resized_once_equal_the_processor(rt):
+    processor = models.load_processor()
+    photo = Image.fromarray(torch.randint(0, 256, (480, 640, 3), dtype=torch.uint8).numpy())
+    dataset = picture_set([0], pictures=[photo])
+    transform = data.eval_transform(processor)
+    once = data.PictureSet(dataset, transform, resize=data.resize(processor))
+    expected = processor(photo, return_tensors="pt")["pixel_values"][0]
+    assert (once[0][0] - expected).abs().max() <= 1e-6
+    assert once.pictures[0].shape == (3, *data.model_size(processor))
+
+
+def test_with_transform_shares_the_pictures(rt):
+    pictures = data.PictureSet(picture_set([0, 1]), lambda p: p)
+    other = pictures.with_transform(lambda p: -p.float())
+    assert other.pictures is pictures.pictures
+    assert float(other[1][0].max()) == -1
+    assert int(pictures[1][0].max()) == 1
+
+
+def test_loader_of_nothing(rt):
+    with pytest.raises(CourseError, match="no pictures"):
+        data.loader(data.PictureSet(picture_set([]), lambda p: p), 4)
+
+
+# --- single pictures ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "RGBA", "LA", "I;16"])
+def test_every_kind_of_picture_becomes_rgb(rt, mode):
+    picture = data.load_image(Image.new(mode, (7, 5)))
+    assert picture.mode == "RGB" and picture.size == (7, 5)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_becomes_white(rt, mode):
+    content = file_of(Image.new(mode, (4, 4)))  # all zero: fully transparent black
+    assert data.load_image(content).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_palette_with_transparent_colour_becomes_white(rt):
+    content = file_of(Image.new("P", (4, 4)), "GIF", transparency=0)
+    assert data.load_image(content).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    "orientation, corner", [(1, (0, 0)), (3, (7, 3)), (6, (3, 0)), (8, (0, 7))]
+)
+def test_exif_orientation_is_applied(rt, tmp_path, orientation, corner):
+    picture = Image.new("RGB", (8, 4))
+    picture.putpixel((0, 0), (255, 255, 255))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "photo.png"
+    picture.save(path, exif=exif)
+    upright = data.load_image(path)
+    assert upright.size == ((4, 8) if orientation in (6, 8) else (8, 4))
+    assert upright.getpixel(corner) == (255, 255, 255)
+
+
+def test_path_string_bytes_and_picture_give_the_same(rt, tmp_path):
+    picture = Image.effect_noise((9, 6), 50).convert("RGB")
+    path = tmp_path / "a.png"
+    path.write_bytes(file_of(picture))
+    for source in (path, str(path), path.read_bytes(), memoryview(path.read_bytes()), picture):
+        assert data.load_image(source).tobytes() == picture.tobytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", file_of(Image.effect_noise((64, 64), 50))[:200], b"<svg></svg>"],
+    ids=["empty", "text", "cut off", "svg"],
+)
+def test_what_is_no_picture_is_named(rt, tmp_path, content):
+    path = tmp_path / "broken.png"
+    path.write_bytes(content)
+    with pytest.raises(CourseError, match="broken.png' is not a picture that can be read"):
+        data.load_image(path)
+    with pytest.raises(CourseError, match="'the uploaded file' is not a picture"):
+        data.load_image(content)
+
+
+def test_missing_file_and_folder(rt, tmp_path):
+    with pytest.raises(CourseError, match="There is no file .*no_such.jpg"):
+        data.load_image(tmp_path / "no_such.jpg")
+    with pytest.raises(CourseError, match="There is no file"):
+        data.load_image(tmp_path)
+
+
+def test_too_large_a_file(rt, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "MAX_BYTES", 100)
+    path = tmp_path / "big.png"
+    path.write_bytes(bytes(101))
+    with pytest.raises(CourseError, match="larger than"):
+        data.load_image(path)
+
+
+def test_decompression_bomb(rt, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(CourseError, match="DecompressionBombError"):
+        data.load_image(file_of(Image.new("L", (30, 30))))
+
+
+def test_server_that_does_not_answer(rt):
+    with pytest.raises(CourseError, match="could not be loaded"):
+        data.load_image("http://127.0.0.1:9/cat.jpg")
+
+
+@pytest.mark.parametrize("address", ["http://", "https://[broken/cat.jpg"])
+def test_address_that_is_none(rt, address):
+    with pytest.raises(CourseError, match="could not be loaded"):
+        data.load_image(address)
+
+
+def test_sample_photo(rt):
+    photo = data.load_image()
+    assert photo.mode == "RGB" and min(photo.size) >= 224
+
+
+# --- patches -----------------------------------------------------------------------------------
+
+
+@given(
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 5),
+    side=st.integers(1, 6),
+    batch=st.integers(1, 3),
+)
+@settings(deadline=None)
+def test_patches_put_together_are_the_picture(rows, columns, side, batch):
+    pixels = torch.arange(batch * 3 * rows * columns * side**2, dtype=torch.float32)
+    pixels = pixels.view(batch, 3, rows * side, columns * side)
+    cut = data.patches(pixels, side)
+    assert cut.shape == (batch, rows * columns, 3, side, side)
+    grid = cut.view(batch, rows, columns, 3, side, side).permute(0, 3, 1, 4, 2, 5)
+    assert torch.equal(grid.reshape(pixels.shape), pixels)
+
+
+def test_patches_that_do_not_fit():
+    with pytest.raises(CourseError, match="Patches of 16 pixels do not fit a picture of 224 x 225"):
+        data.patches(torch.zeros(1, 3, 225, 224), 16)
+
+
+@given(size=st.integers(1, 50), seed=st.integers(0, 99))
+def test_random_indices_differ_and_repeat(size, seed):
+    some = data.random_indices(size, size // 2, seed)
+    assert len(set(some)) == len(some) == size // 2
+    assert all(0 <= i < size for i in some)
+    assert some == data.random_indices(size, size // 2, seed)
+
+
+def test_more_random_indices_than_there_are():
+    with pytest.raises(CourseError):
+        data.random_indices(5, 9)

@@ -1,0 +1,233 @@
+"""Every figure is a `Plot` that says in words what it shows, with the numbers of its data."""
+
+import inspect
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from vit_helpers import plots
+
+PICTURE = Image.fromarray(np.tile(np.arange(120, dtype=np.uint8), (90, 1))).convert("RGB")
+
+HISTORY = pd.DataFrame(
+    {
+        "train loss": [2.0, 1.0],
+        "validation loss": [2.1, 1.4],
+        "train accuracy": [0.3, 0.8],
+        "validation accuracy": [0.4, 0.6],
+    },
+    index=[1, 2],
+)
+
+RACE = pd.DataFrame(
+    {
+        "median ms": [50.0, 25.0],
+        "p95 ms": [60.0, 30.0],
+        "speed-up": [1.0, 2.0],
+        "agreement": [1.0, 0.995],
+        "family": ["PyTorch", "PyTorch"],
+        "status": ["ran", "ran"],
+    },
+    index=["eager", "sdpa"],
+)
+
+
+def peak(row, column):
+    """A map of 6 x 4 patches with 20 % in one place and 2 % elsewhere."""
+    grid = torch.full((6, 4), 0.02)
+    grid[row, column] = 0.2
+    return grid
+
+
+# For each public plot function: its arguments, and words that its alternative text must hold.
+CASES = {
+    "image_grid": (
+        {"pictures": [PICTURE] * 7, "titles": list("abcdefg"), "columns": 5},
+        ["7 pictures in 2 rows"],
+    ),
+    "picture_to_patches": (
+        {
+            "picture": PICTURE,
+            "seen": torch.rand(3, 48, 32),
+            "patches": torch.rand(24, 3, 8, 8),
+            "grid": (6, 4),
+        },
+        ["120 by 90 pixels", "32 by 48", "4 by 6 = 24"],
+    ),
+    "top_classes": (
+        {"picture": PICTURE, "top": [("tabby, tabby cat", 0.9), ("dog", 0.0999), ("x", 0.0001)]},
+        ["top 3 classes: tabby 90.0 %, dog 10.0 %, x below 0.1 %"],
+    ),
+    "temperature": (
+        {
+            "temperatures": [0.5, 1, 2],
+            "probabilities": torch.tensor([[0.9, 0.1], [0.7, 0.3], [0.6, 0.4]]),
+            "names": ["cat", "dog"],
+        },
+        ["cat goes from 90.0 % at 0.5 to 60.0 % at 2"],
+    ),
+    "attention_map": (
+        {"picture": PICTURE, "grid_map": peak(2, 1), "title": "layer 3, head 0"},
+        ["layer 3, head 0", "6 by 4 patches", "20.0 %, is in row 3 of 6, column 2 of 4", "66 %"],
+    ),
+    "attention_grid": (
+        {"picture": PICTURE, "maps": {"a": peak(0, 0), "b": peak(5, 3)}, "title": "All heads"},
+        ["All heads: 2 maps", "a 20.0 % in row 1 of 6, column 1 of 4", "b 20.0 % in row 6 of 6"],
+    ),
+    "attention_by_layer": (
+        {
+            "distance": torch.tensor([[10.0, 40.0], [60.0, 80.0]]),
+            "bits": torch.tensor([[2.0, 3.0], [4.0, 6.0]]),
+            "even_distance": 115.0,
+            "even_bits": 7.6,
+        },
+        ["from 10 to 40 pixels in the first layer", "from 60 to 80", "2.5 bits", "5.0 in the last"],
+    ),
+    "learning_curves": (
+        {"frame": HISTORY, "best_epoch": 2, "test_accuracy": 0.7},
+        ["over 2 epochs", "from ≈ 2.00 to ≈ 1.00", "validation ≈ 60.0 %", "test ≈ 70.0 %"],
+    ),
+    "compare_histories": (
+        {"frames": {"pre-trained": HISTORY, "from scratch": HISTORY / 2}},
+        ["pre-trained ≈ 60.0 %, from scratch ≈ 30.0 %"],
+    ),
+    "confusion": (
+        {"matrix": [[8, 2], [1, 9]], "names": ["cat", "dog"]},
+        ["2 true classes by 2 answers over 20 pictures", "right answers: ≈ 17"],
+    ),
+    "class_accuracy": (
+        {
+            "names": ["cat", "dog"],
+            "right": [8, 9],
+            "counts": [10, 10],
+            "intervals": [(0.5, 0.9), (0.6, 1.0)],
+        },
+        ["2 classes, from ≈ 80 % to ≈ 90 %"],
+    ),
+    "answers": (
+        {
+            "pictures": [PICTURE] * 3,
+            "labels": torch.tensor([0, 1, 1]),
+            "predictions": torch.tensor([0, 1, 0]),
+            "confidences": torch.tensor([0.9, 0.8, 0.7]),
+            "names": ["cat", "dog"],
+        },
+        ["3 pictures", "with a tick): ≈ 2"],
+    ),
+    "confused_pairs": (
+        {"pairs": [(PICTURE, "rose", PICTURE, "tulip", 4), (PICTURE, "fig", PICTURE, "kiwi", 2)]},
+        ["2 columns", "≈ 4 times"],
+    ),
+    "interval_bars": (
+        {"shares": {"probe": (0.5, 0.4, 0.6), "all": (0.75, 0.7, 0.8)}, "chance": 0.1},
+        ["probe ≈ 50.0 %, all ≈ 75.0 %"],
+    ),
+    "accuracy_by_count": (
+        {
+            "counts": [1, 10],
+            "means": [0.2, 0.6],
+            "lows": [0.1, 0.5],
+            "highs": [0.3, 0.7],
+            "chance": 0.01,
+        },
+        ["1: ≈ 20.0 %, 10: ≈ 60.0 %"],
+    ),
+    "timings": (
+        {"first": [9.0, 8.0], "later": [1.0, 2.0, 3.0]},
+        ["5 timings", "After 2 warm-up calls", "median of ≈ 2.0 ms"],
+    ),
+    "race_bars": ({"table": RACE}, ["eager ≈ 50.0 ms, sdpa ≈ 25.0 ms"]),
+    "speed_agreement": (
+        {"frame": RACE},
+        ["eager ≈ 1.00 times as fast", "sdpa ≈ 2.00 times as fast, agreement ≈ 99.5 %"],
+    ),
+    "batch_sizes": (
+        {
+            "table": pd.DataFrame(
+                {
+                    "variant": ["eager"] * 2,
+                    "batch": [1, 2],
+                    "ms per image": [50.0, 40.0],
+                    "images/s": [20.0, 25.0],
+                    "memory MB": [10.0, 20.0],
+                }
+            ),
+            "saturated": {"eager": 2},
+        },
+        ["batch sizes 1 to 2", "≈ 25.0 images per second"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_figure_says_in_words_what_it_shows(name):
+    arguments, words = CASES[name]
+    plot = getattr(plots, name)(**arguments)
+    assert isinstance(plot, plots.Plot)
+    for word in words:
+        assert word in plot.alt
+    data, metadata = plot._repr_mimebundle_()
+    assert data["text/plain"] == plot.alt == metadata["image/png"]["alt"]
+    assert len(data["image/png"]) > 1000
+
+
+def public_plot_functions():
+    for name, function in inspect.getmembers(plots, inspect.isfunction):
+        if function.__module__ == plots.__name__ and not name.startswith("_"):
+            if function.__annotations__.get("return") in (plots.Plot, "Plot"):
+                yield name
+
+
+def test_every_plot_function_is_tested_here():
+    assert set(public_plot_functions()) - {"finish"} == set(CASES)
+
+
+@pytest.mark.parametrize("name", sorted(set(public_plot_functions()) - {"finish"}))
+def test_axes_with_numbers_are_labelled(name):
+    if name not in CASES:
+        pytest.skip("no case")
+    plot = getattr(plots, name)(**CASES[name][0])
+    for ax in plot.axes:
+        if (
+            ax.axison
+            and (ax.lines or ax.patches or ax.collections)
+            and ax.get_label() != "<colorbar>"
+        ):
+            assert ax.get_xlabel() or ax.get_ylabel()
+
+
+def test_the_overlay_covers_the_whole_picture():
+    plot = plots.attention_map(PICTURE, peak(5, 3), "corner")
+    below, above = plot.axes[2].images
+    assert below.get_extent() == above.get_extent() == [0, 120, 90, 0]
+    assert above.get_array().shape == (90, 120)
+    assert above.get_array()[-1, -1] == pytest.approx(20.0)
+
+
+def test_one_colour_scale_for_map_and_overlay():
+    plot = plots.attention_map(PICTURE, peak(0, 0), "scale")
+    in_map, overlay = plot.axes[1].images[0], plot.axes[2].images[1]
+    assert in_map.get_clim() == overlay.get_clim() == (0, pytest.approx(20.0))
+    assert plot.axes[-1].get_ylabel() == "attention of [CLS] in %"
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0.123, "12.3 %"), (1.0, "100.0 %"), (0.0004, "below 0.1 %"), (0.0, "0.0 %")],
+)
+def test_percent(share, words):
+    assert plots.percent(share) == words
+
+
+@pytest.mark.parametrize(
+    ("plot", "words"),
+    [
+        (lambda: plots.answers([], [], [], [], ["cat"]), "There is no such picture."),
+        (lambda: plots.confused_pairs([]), "No class was taken for another."),
+    ],
+)
+def test_nothing_to_show_is_said_in_words(plot, words):
+    assert plot().alt == words

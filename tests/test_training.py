@@ -1,0 +1,408 @@
+"""Training: the loop learns, repeats, resumes bit for bit, and refuses what cannot work."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import ViTConfig, ViTForImageClassification
+
+from vit_helpers import data, models, training
+from vit_helpers.errors import CourseError
+
+RECIPE = {"epochs": 3, "lr": 2e-3, "head_lr": 1e-2, "weight_decay": 0.01}
+
+
+def tiny(classes=3, seed=0, depth=3, hidden=24):
+    torch.manual_seed(seed)
+    config = ViTConfig(
+        image_size=16,
+        patch_size=8,
+        hidden_size=hidden,
+        num_hidden_layers=depth,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=classes,
+        hidden_dropout_prob=0.1,
+    )
+    return ViTForImageClassification(config)
+
+
+class Colours(torch.utils.data.Dataset):
+    """Easy pictures: class c is bright in channel c. A little noise stands for augmentation."""
+
+    def __init__(self, count=24, noise=0.3):
+        self.labels = torch.arange(count) % 3
+        self.noise = noise
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        picture = torch.zeros(3, 16, 16)
+        picture[self.labels[i]] = 1.0
+        return picture + self.noise * torch.randn(3, 16, 16), self.labels[i]
+
+
+def loaders(count=24, batch=10, noise=0.3):
+    train = data.loader(Colours(count, noise), batch, shuffle=True, seed=0)
+    return train, data.loader(Colours(9, 0.0), 4)
+
+
+def same_weights(a, b):
+    other = b.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in a.state_dict().items())
+
+
+# --- fit ---------------------------------------------------------------------------------------
+
+
+def test_it_learns_and_writes_one_row_an_epoch(rt):
+    model = tiny()
+    history = training.fit(model, *loaders(), **RECIPE)
+    frame = history.to_frame()
+    assert list(frame.index) == [1, 2, 3]
+    assert frame["train loss"].iloc[-1] < frame["train loss"].iloc[0]
+    assert training.evaluate(model, loaders()[1]).accuracy == 1.0
+    assert not model.training
+
+
+def test_the_same_seed_gives_the_same_bits(rt):
+    first, second = tiny(), tiny()
+    one = training.fit(first, *loaders(), **RECIPE)
+    torch.rand(7)  # whatever a reader runs in between
+    two = training.fit(second, *loaders(), **RECIPE)
+    assert same_weights(first, second)
+    assert one.to_frame()["train loss"].equals(two.to_frame()["train loss"])
+
+
+@pytest.mark.parametrize("schedule", training.SCHEDULES)
+def test_resumed_equals_uninterrupted(rt, tmp_path, capsys, schedule):
+    recipe = RECIPE | {"schedule": schedule}
+    whole = tiny()
+    history = training.fit(whole, *loaders(), **recipe)
+
+    training.fit(tiny(), *loaders(), **recipe, checkpoint_dir=tmp_path, stop_after=1)
+    torch.manual_seed(99)  # another day, another process
+    parts = tiny(seed=5)
+    resumed = training.fit(parts, *loaders(), **recipe, checkpoint_dir=tmp_path)
+
+    assert "Going on after epoch 1 of 3." in capsys.readouterr().out
+    assert same_weights(whole, parts)
+    same = ["train loss", "train accuracy", "validation loss", "validation accuracy"]
+    assert history.to_frame()[same].equals(resumed.to_frame()[same])
+
+
+def test_a_finished_run_is_not_trained_again(rt, tmp_path):
+    first, second = tiny(), tiny(seed=5)
+    training.fit(first, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+    training.fit(second, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+    assert same_weights(first, second)
+
+
+def test_resume_false_starts_again(rt, tmp_path):
+    training.fit(tiny(seed=5), *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+    fresh, again = tiny(), tiny()
+    training.fit(fresh, *loaders(), **RECIPE)
+    training.fit(again, *loaders(), **RECIPE, checkpoint_dir=tmp_path, resume=False)
+    assert same_weights(fresh, again)
+
+
+def test_checkpoint_folder_holds_one_whole_file(rt, tmp_path):
+    training.fit(tiny(), *loaders(), **RECIPE, checkpoint_dir=tmp_path / "new")
+    assert [f.name for f in (tmp_path / "new").iterdir()] == ["last.pt"]
+
+
+def test_interrupted_write_leaves_the_last_checkpoint_whole(rt, tmp_path, monkeypatch):
+    training.fit(tiny(), *loaders(), **RECIPE, checkpoint_dir=tmp_path, stop_after=1)
+    before = (tmp_path / "last.pt").read_bytes()
+
+    def full_disk(state, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(CourseError, match="free some space"):
+        training.fit(tiny(), *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_model_ends_with_its_best_epoch(rt, monkeypatch):
+    accuracies = iter((0.2, 0.9, 0.4))
+    weights = []
+    model = tiny()
+
+    def fake(model, loader):
+        weights.append({k: v.clone() for k, v in model.state_dict().items()})
+        result = training.Evaluation(torch.zeros(1, dtype=torch.long), torch.zeros(1, 3))
+        value = next(accuracies)
+        monkeypatch.setattr(training.Evaluation, "accuracy", property(lambda self: value))
+        return result
+
+    monkeypatch.setattr(training, "evaluate", fake)
+    history = training.fit(model, *loaders(), **RECIPE)
+    assert history.best_epoch == 2
+    assert all(torch.equal(v, weights[1][k]) for k, v in model.state_dict().items())
+
+
+def graph_recorder(record, name):
+    def hook(module, inputs, output):
+        tokens = output[0] if isinstance(output, tuple) else output
+        record.setdefault(name, tokens.requires_grad)
+
+    return hook
+
+
+def test_frozen_parts_do_not_move_and_cost_no_backward_pass(rt):
+    model = tiny()
+    models.freeze(model, 2)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    needs_graph = {}
+    for i, block in enumerate(models.blocks(model)):
+        block.register_forward_hook(graph_recorder(needs_graph, i))
+    training.fit(model, *loaders(), **(RECIPE | {"epochs": 1}))
+    moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    learning = {k for k, p in model.named_parameters() if p.requires_grad}
+    assert moved == learning
+    assert needs_graph == {0: False, 1: False, 2: True}
+
+
+def test_frozen_parts_are_in_evaluation_mode(rt):
+    model = tiny()
+    models.freeze(model, 2)
+    training.train_mode(model)
+    assert not models.embeddings(model).training
+    assert [block.training for block in models.blocks(model)] == [False, False, True]
+    assert model.training
+
+
+def test_training_accuracy_is_that_of_the_training_pass(rt, monkeypatch):
+    seen = []
+    original = training.train_step
+
+    def spy(run, pixels, labels, clip):
+        loss, logits = original(run, pixels, labels, clip)
+        seen.append((logits.argmax(1) == labels).float())
+        return loss, logits
+
+    monkeypatch.setattr(training, "train_step", spy)
+    history = training.fit(tiny(), *loaders(), **(RECIPE | {"epochs": 1}))
+    assert history.rows[0]["train accuracy"] == pytest.approx(float(torch.cat(seen).mean()))
+
+
+# --- schedule and parameter groups -------------------------------------------------------------
+
+
+@given(
+    steps=st.integers(1, 200),
+    warmup=st.floats(0, 1),
+    schedule=st.sampled_from(training.SCHEDULES),
+)
+def test_rate_rises_then_falls_and_stays_within_bounds(steps, warmup, schedule):
+    optimiser = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = training.make_schedule(optimiser, steps, warmup, schedule)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        scheduler.step()
+    warm = round(warmup * steps)
+    assert all(0 < r <= 1 for r in rates)
+    assert rates[:warm] == sorted(rates[:warm])
+    assert rates[warm:] == sorted(rates[warm:], reverse=True)
+    assert optimiser.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9) or warm == steps
+
+
+def test_head_has_its_own_rate_and_vectors_do_not_decay():
+    model = tiny()
+    groups = training.parameter_groups(model, lr=1e-4, head_lr=1e-2, weight_decay=0.1)
+    by_id = {id(p): group for group in groups for p in group["params"]}
+    assert len(by_id) == len(list(model.parameters()))
+    for name, p in model.named_parameters():
+        assert by_id[id(p)]["lr"] == (1e-2 if name.startswith("classifier") else 1e-4)
+        assert (by_id[id(p)]["weight_decay"] == 0) == (p.ndim == 1)
+
+
+# --- judging -----------------------------------------------------------------------------------
+
+
+def test_accuracy_counts_every_picture_once(rt):
+    # Nine pictures in batches of 4, 4, 1: the mean of batch means would be another number.
+    model = tiny()
+    result = training.evaluate(model, data.loader(Colours(9, 0.0), 4))
+    with torch.inference_mode():
+        pixels = torch.stack([Colours(9, 0.0)[i][0] for i in range(9)])
+        logits = model(pixel_values=pixels).logits
+    assert torch.allclose(result.logits, logits, atol=1e-6)
+    expected = float((logits.argmax(1) == Colours(9).labels).float().mean())
+    assert result.accuracy == pytest.approx(expected)
+    assert result.correct == int(result.right.sum())
+    assert result.loss == pytest.approx(
+        float(torch.nn.functional.cross_entropy(logits, Colours(9).labels)), abs=1e-6
+    )
+
+
+def test_top_k_grows_to_one():
+    labels = torch.tensor([0, 1, 2])
+    logits = torch.tensor([[3.0, 2, 1], [3, 2, 1], [3, 2, 1]])
+    result = training.Evaluation(labels, logits)
+    assert [round(result.top(k), 3) for k in (1, 2, 3, 5)] == [0.333, 0.667, 1.0, 1.0]
+    assert result.top(1) == pytest.approx(result.accuracy)
+
+
+def test_features_are_what_the_head_sees(rt):
+    model = tiny()
+    loader = data.loader(Colours(9, 0.0), 4)
+    features, labels = training.cls_features(model, loader)
+    assert features.shape == (9, 24)
+    logits = models.head(model)(torch.from_numpy(features))
+    assert torch.allclose(logits, training.evaluate(model, loader).logits, atol=1e-5)
+    assert list(labels) == list(Colours(9).labels)
+
+
+def test_wilson_against_published_values():
+    # Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
+    published = {
+        (81, 263): (0.2553, 0.3662),
+        (15, 148): (0.0624, 0.1605),
+        (0, 20): (0.0000, 0.1611),
+        (1, 29): (0.0061, 0.1718),
+    }
+    for (correct, n), expected in published.items():
+        assert training.wilson_interval(correct, n) == pytest.approx(expected, abs=1e-4)
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_an_interval_around_the_share(pair):
+    correct, n = pair
+    low, high = training.wilson_interval(correct, n)
+    assert 0 <= low <= correct / n + 1e-12 and correct / n - 1e-12 <= high <= 1
+    mirror = training.wilson_interval(n - correct, n)
+    assert mirror == pytest.approx((1 - high, 1 - low))
+
+
+@pytest.mark.parametrize("correct, n", [(0, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_what_is_no_share(correct, n):
+    with pytest.raises(CourseError, match="no share"):
+        training.wilson_interval(correct, n)
+
+
+def test_table_marks_every_measured_number(rt):
+    history = training.fit(tiny(), *loaders(), **(RECIPE | {"epochs": 1}))
+    table = history.table()
+    assert all(cell.startswith("≈ ") for cell in table.to_numpy().ravel())
+    assert training.measured(9.87) == "≈    9.9"
+    assert len(training.measured(99.87)) == len(training.measured(9.87))
+
+
+# --- what cannot work --------------------------------------------------------------------------
+
+
+class Nothing(Colours):
+    def __init__(self):
+        self.labels = torch.zeros(0, dtype=torch.long)
+
+
+def test_empty_loaders(rt):
+    train, val = loaders()
+    empty = torch.utils.data.DataLoader(Nothing(), batch_size=2)
+    with pytest.raises(CourseError, match="training loader is empty"):
+        training.fit(tiny(), empty, val, **RECIPE)
+    with pytest.raises(CourseError, match="validation loader is empty"):
+        training.fit(tiny(), train, empty, **RECIPE)
+    with pytest.raises(CourseError, match="loader is empty"):
+        training.evaluate(tiny(), empty)
+
+
+def test_label_outside_the_head(rt):
+    train, val = loaders()
+    with pytest.raises(CourseError, match="Label 2 has no output: the head has 2 classes"):
+        training.fit(tiny(classes=2), train, val, **RECIPE)
+    with pytest.raises(CourseError, match="Label 2 has no output"):
+        training.evaluate(tiny(classes=2), val)
+
+
+def test_loss_that_is_no_number_stops_and_keeps_the_checkpoint(rt, tmp_path):
+    training.fit(tiny(), *loaders(), **RECIPE, checkpoint_dir=tmp_path, stop_after=1)
+    before = (tmp_path / "last.pt").read_bytes()
+    train, val = loaders(noise=math.nan)
+    with pytest.raises(CourseError, match="loss is nan at step 1 of epoch 2 of 3"):
+        training.fit(tiny(), train, val, **RECIPE, checkpoint_dir=tmp_path)
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def test_checkpoint_of_another_model_or_recipe(rt, tmp_path):
+    training.fit(tiny(), *loaders(), **RECIPE, checkpoint_dir=tmp_path, stop_after=1)
+    for other in (tiny(hidden=32), tiny(depth=2), tiny(classes=4)):
+        with pytest.raises(CourseError, match="belongs to another model"):
+            training.fit(other, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+    with pytest.raises(CourseError, match="made with epochs=3, this run has epochs=4"):
+        training.fit(tiny(), *loaders(), **(RECIPE | {"epochs": 4}), checkpoint_dir=tmp_path)
+    frozen = tiny()
+    models.freeze(frozen, 1)
+    with pytest.raises(CourseError, match="made with trainable="):
+        training.fit(frozen, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5000])
+def test_broken_checkpoint(rt, tmp_path, keep):
+    training.fit(tiny(), *loaders(), **RECIPE, checkpoint_dir=tmp_path, stop_after=1)
+    path = tmp_path / "last.pt"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CourseError, match="not a checkpoint that can be read"):
+        training.fit(tiny(), *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+
+
+def test_nothing_to_learn_or_no_epochs(rt):
+    model = tiny().requires_grad_(False)
+    with pytest.raises(CourseError, match="Every parameter is frozen"):
+        training.fit(model, *loaders(), **RECIPE)
+    with pytest.raises(CourseError, match="epochs is 0"):
+        training.fit(tiny(), *loaders(), **(RECIPE | {"epochs": 0}))
+
+
+def test_unknown_schedule_and_warmup(rt):
+    with pytest.raises(CourseError, match="schedule is 'step'"):
+        training.fit(tiny(), *loaders(), **RECIPE, schedule="step")
+    with pytest.raises(CourseError, match="warmup is 5"):
+        training.fit(tiny(), *loaders(), **RECIPE, warmup=5)
+
+
+# --- few pictures, many classes ----------------------------------------------------------------
+
+
+def test_few_per_class_is_balanced_and_repeats():
+    labels = torch.tensor([0, 1, 2] * 7)
+    chosen = training.few_per_class(labels, 4, seed=3)
+    assert labels[chosen].bincount().tolist() == [4, 4, 4]
+    assert len(set(chosen)) == 12
+    assert list(chosen) == list(training.few_per_class(labels, 4, seed=3))
+    assert list(chosen) != list(training.few_per_class(labels, 4, seed=4))
+    with pytest.raises(CourseError, match="Class 0 has 7 pictures, not 8"):
+        training.few_per_class(labels, 8)
+
+
+def test_most_confused_ignores_right_answers_and_empty_cells():
+    matrix = [[50, 3, 0], [7, 40, 0], [0, 3, 60]]
+    assert training.most_confused(matrix, 2) == [(1, 0, 7), (0, 1, 3)]
+    assert training.most_confused(matrix, 9) == [(1, 0, 7), (0, 1, 3), (2, 1, 3)]
+    assert training.most_confused([[4, 0], [0, 4]], 3) == []
+    assert matrix[0][0] == 50
+
+
+def test_linear_probe_learns_from_one_picture_per_class_without_a_warning(recwarn):
+    features = torch.eye(30).numpy()
+    probe = training.linear_probe(features, range(30))
+    assert probe.score(features, range(30)) == 1.0
+    assert len(recwarn) == 0
+
+
+def test_head_alone_learns_from_features_and_repeats():
+    features = torch.eye(3).repeat(5, 1)
+    labels = torch.arange(3).repeat(5)
+    head = training.train_head(features.numpy(), labels.numpy(), lr=0.1, steps=60)
+    again = training.train_head(features.numpy(), labels.numpy(), lr=0.1, steps=60)
+    assert (head(features).argmax(1) == labels).all()
+    assert torch.equal(head.weight, again.weight)

@@ -1,0 +1,344 @@
+"""Data sets, pictures, transforms and loaders. The same classes and columns from both sources."""
+
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from . import resources, runtime
+from .errors import CourseError, in_range
+
+TIMEOUT_SECONDS = 10
+MAX_BYTES = 20_000_000
+
+
+# --- data sets ---------------------------------------------------------------------------------
+
+
+def load_dataset(name: str):
+    """Load a data set of the course.
+
+    Args:
+        name: `cifar10` (columns `img`, `label`) or `flowers102` (`image`, `label`).
+
+    Returns:
+        A `datasets.DatasetDict` with the splits that the original has. `label` is a
+        `ClassLabel`, so `ds["train"].features["label"].names` are the class names.
+    """
+    import datasets
+
+    row = resources.get(name)
+    if runtime.current().source == "hub":
+        if not runtime.bars_on():
+            datasets.disable_progress_bars()
+        return datasets.load_dataset(row.hub_id, revision=row.revision)
+    files = sorted(row.twin_path.glob("*.parquet"))
+    return datasets.DatasetDict({f.stem: _read_parquet(f) for f in files})
+
+
+def _read_parquet(path: Path):
+    # Straight into memory: `Dataset.from_parquet` would write a second copy into a cache first.
+    import datasets
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path)
+    features = datasets.Features.from_arrow_schema(table.schema)
+    return datasets.Dataset.from_dict(table.to_pydict(), features=features)
+
+
+def image_column(dataset) -> str:
+    """Name of the column that holds the pictures (`img` or `image`)."""
+    import datasets
+
+    for name, feature in dataset.features.items():
+        if isinstance(feature, datasets.Image):
+            return name
+    raise CourseError(f"No column of {dataset.column_names} holds pictures.")
+
+
+def class_names(dataset) -> list[str]:
+    """Class names in the order of their labels."""
+    return list(dataset.features["label"].names)
+
+
+def take(dataset, count: int | None, seed: int = 0):
+    """A random, balanced part of a split: the same number of pictures of every class.
+
+    Args:
+        dataset: A split with a `label` column.
+        count: About how many pictures (rounded down to a multiple of the number of classes);
+            `None` for all.
+        seed: Which part.
+
+    Raises:
+        CourseError: If that is less than one picture a class.
+    """
+    if count is None or count >= len(dataset):
+        return dataset
+    names = class_names(dataset)
+    per_class = count // len(names)
+    if per_class == 0:
+        raise CourseError(f"{count} pictures are too few for {len(names)} classes.")
+    labels = torch.tensor(dataset["label"])
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    chosen = [order[labels[order] == label][:per_class] for label in range(len(names))]
+    return dataset.select(torch.cat(chosen).sort().values.tolist())
+
+
+# --- single pictures ---------------------------------------------------------------------------
+
+
+def load_image(source=None) -> Image.Image:
+    """Load one picture as RGB, upright, from wherever it is.
+
+    Args:
+        source: `None` for the sample photograph, an address (`http://`, `https://`), a path,
+            the bytes of a file, or a PIL picture.
+
+    Returns:
+        A PIL picture in RGB. The EXIF orientation is applied; transparent pixels become white.
+
+    Raises:
+        CourseError: If there is no such file, the server does not deliver, the file is larger
+            than 20 MB, or the bytes are no picture.
+    """
+    if source is None:
+        return sample_photo()
+    if isinstance(source, Image.Image):
+        return to_rgb(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decode(bytes(source), "the uploaded file")
+    if str(source).startswith(("http://", "https://")):
+        return _decode(_download(str(source)), str(source))
+    path = Path(source)
+    if not path.is_file():
+        raise CourseError(f"There is no file {str(source)!r}: check the path.")
+    if path.stat().st_size > MAX_BYTES:
+        raise CourseError(f"{str(source)!r} is larger than {MAX_BYTES // 10**6} MB: resize it.")
+    return _decode(path.read_bytes(), str(source))
+
+
+def sample_photo() -> Image.Image:
+    """The sample photograph: cats, from the Hub's source or from the kit."""
+    row = resources.get("photo")
+    return load_image(row.twin_path if runtime.current().source == "offline" else row.hub_id)
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Turn a picture upright (EXIF) and into three channels; transparency becomes white."""
+    picture = ImageOps.exif_transpose(picture)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+def _decode(content: bytes, name: str) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(content))
+        picture.load()
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise CourseError(
+            f"{name!r} is not a picture that can be read ({type(error).__name__}): "
+            "use a JPEG, PNG or WebP file."
+        ) from None
+    return to_rgb(picture)
+
+
+def _download(url: str) -> bytes:
+    import urllib.error
+    import urllib.request
+
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "vit-helpers"})
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            content = response.read(MAX_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        raise CourseError(f"{url} answered with status {error.code}: check the address.") from None
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise CourseError(
+            f"{url} could not be loaded ({reason}): check the address and the network."
+        ) from None
+    if len(content) > MAX_BYTES:
+        raise CourseError(f"{url} is larger than {MAX_BYTES // 10**6} MB: choose a smaller one.")
+    return content
+
+
+# --- from pictures to tensors ------------------------------------------------------------------
+
+
+def model_size(processor) -> tuple[int, int]:
+    """`(height, width)` in pixels of the pictures that the processor makes."""
+    size = processor.size
+    return int(size["height"]), int(size["width"])
+
+
+def eval_transform(processor):
+    """The processor's own steps as a torchvision transform: resize, scale to 0..1, normalise.
+
+    The transform that is used to evaluate and the one that is saved with the model must be the
+    same, or the saved model sees other pictures than the ones it was judged on.
+
+    Returns:
+        A transform of uint8 tensors (..., 3, H, W) to float tensors (..., 3, 224, 224).
+    """
+    from torchvision.transforms import v2
+
+    return v2.Compose([resize(processor), *_to_model_range(processor)])
+
+
+def resize(processor):
+    """The processor's first step alone: resize to the model's size, as uint8 (..., 3, 224, 224).
+
+    On a picture that has that size already it changes nothing.
+    """
+    from torchvision.transforms import v2
+
+    return v2.Resize(model_size(processor), _interpolation(processor), antialias=True)
+
+
+def train_transform(processor, scale=(0.6, 1.0), flip: bool = True):
+    """Training augmentation: a random crop that is resized, a random flip, then normalise.
+
+    Args:
+        processor: Gives size, interpolation, mean and deviation.
+        scale: Smallest and largest share of the area that a crop keeps. The default of
+            torchvision, 0.08, would cut 9 x 9 pixels out of a 32 x 32 picture.
+        flip: Whether to mirror half of the pictures.
+
+    Returns:
+        A transform of a uint8 tensor (3, H, W) to a float tensor (3, 224, 224).
+    """
+    from torchvision.transforms import v2
+
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(
+                model_size(processor), scale, interpolation=_interpolation(processor)
+            ),
+            v2.RandomHorizontalFlip(0.5 if flip else 0.0),
+            *_to_model_range(processor),
+        ]
+    )
+
+
+def _interpolation(processor):
+    from torchvision.transforms import InterpolationMode
+
+    by_pil_number = {0: "NEAREST", 2: "BILINEAR", 3: "BICUBIC"}
+    return InterpolationMode[by_pil_number[int(processor.resample)]]
+
+
+def _to_model_range(processor) -> list:
+    from torchvision.transforms import v2
+
+    return [
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(processor.image_mean, processor.image_std),
+    ]
+
+
+def to_tensor(picture: Image.Image) -> torch.Tensor:
+    """A PIL picture as a uint8 tensor of shape (3, H, W)."""
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    return pil_to_tensor(to_rgb(picture))
+
+
+class PictureSet(torch.utils.data.Dataset):
+    """A split of a data set, decoded once and kept in memory as uint8.
+
+    Decoding PNG and JPEG files again in each epoch costs more than the augmentation.
+
+    Args:
+        dataset: A split with a picture column and `label`.
+        transform: Applied to one uint8 tensor (3, H, W) whenever it is asked for.
+        max_side: Larger pictures are shrunk once so that their shorter side has this length.
+        resize: Done once in place of shrinking, for pictures that are not augmented: with
+            `resize(processor)`, large photographs give exactly what the processor would.
+
+    Each item is `(pixel_values, label)`.
+    """
+
+    def __init__(self, dataset, transform, max_side: int = 256, resize=None):
+        column = image_column(dataset)
+        self.transform = transform
+        self.class_names = class_names(dataset)
+        self.labels = torch.tensor(dataset["label"])
+        decoded = runtime.bar((row[column] for row in dataset), "decode", total=len(dataset))
+        if resize is None:
+            self.pictures = [to_tensor(_shrink(p, max_side)) for p in decoded]
+        else:
+            self.pictures = [resize(to_tensor(p)) for p in decoded]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index):
+        return self.transform(self.pictures[index]), self.labels[index]
+
+    def with_transform(self, transform) -> "PictureSet":
+        """The same decoded pictures under another transform; nothing is decoded or copied."""
+        other = object.__new__(PictureSet)
+        other.__dict__ = {**self.__dict__, "transform": transform}
+        return other
+
+
+def _shrink(picture: Image.Image, side: int) -> Image.Image:
+    factor = side / min(picture.size)
+    if factor >= 1:
+        return picture
+    size = [max(1, round(length * factor)) for length in picture.size]
+    return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def loader(pictures: PictureSet, batch_size: int, shuffle: bool = False, seed: int = 0):
+    """A `DataLoader` of `(pixel_values (B, 3, 224, 224), labels (B,))` with its own seed.
+
+    Raises:
+        CourseError: If the set is empty.
+    """
+    if len(pictures) == 0:
+        raise CourseError("This split has no pictures, so there is nothing to load.")
+    return torch.utils.data.DataLoader(
+        pictures,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def patches(pixel_values: torch.Tensor, patch_size: int) -> torch.Tensor:
+    """Cut pictures into the squares that a ViT turns into tokens.
+
+    Args:
+        pixel_values: Shape (B, 3, H, W), with H and W multiples of `patch_size`.
+        patch_size: Side of a patch in pixels.
+
+    Returns:
+        Shape (B, H/p * W/p, 3, p, p), row by row from the top left.
+
+    Raises:
+        CourseError: If the patches do not fit.
+    """
+    b, c, h, w = pixel_values.shape
+    if h % patch_size or w % patch_size:
+        raise CourseError(f"Patches of {patch_size} pixels do not fit a picture of {w} x {h}.")
+    grid = pixel_values.unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)
+    return grid.permute(0, 2, 3, 1, 4, 5).reshape(b, -1, c, patch_size, patch_size)
+
+
+def unnormalise(pixel_values: torch.Tensor, processor) -> torch.Tensor:
+    """Undo the normalisation: float values 0..1, ready to be shown. Shape is kept."""
+    mean = torch.tensor(processor.image_mean).view(3, 1, 1)
+    std = torch.tensor(processor.image_std).view(3, 1, 1)
+    return (pixel_values.cpu() * std + mean).clamp(0, 1)
+
+
+def random_indices(size: int, count: int, seed: int = 0) -> list[int]:
+    """`count` different indices below `size`, the same ones for the same seed."""
+    in_range("count", count, size + 1)
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count].tolist()

@@ -1,0 +1,630 @@
+"""Train and judge a classifier: the loop, its history, checkpoints, accuracy with an interval.
+
+Read from the top: `fit` is the whole loop, `train_step` is its heart.
+"""
+
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from . import models, runtime
+from .errors import CourseError, one_of
+
+SCHEDULES = ("linear", "cosine")
+
+
+# --- the loop ----------------------------------------------------------------------------------
+
+
+def fit(
+    model: nn.Module,
+    train_loader,
+    val_loader,
+    *,
+    epochs: int,
+    lr: float,
+    head_lr: float | None = None,
+    weight_decay: float = 0.01,
+    warmup: float = 0.1,
+    schedule: str = "linear",
+    clip: float = 1.0,
+    checkpoint_dir: str | Path | None = None,
+    resume: bool = True,
+    keep_best: bool = True,
+    stop_after: int | None = None,
+    seed: int | None = None,
+) -> "History":
+    """Train a classifier and validate it after each epoch.
+
+    Args:
+        model: A ViT classifier. Parameters with `requires_grad=False` do not move.
+        train_loader: Yields `(pixel_values (B, 3, H, W), labels (B,))`.
+        val_loader: The same for the pictures that choose the best epoch.
+        epochs: Passes over the training set.
+        lr: Highest learning rate of AdamW.
+        head_lr: The same for the new head, which starts from random numbers; `None` for `lr`.
+        weight_decay: Of matrices; biases and norms are never decayed.
+        warmup: Share of all steps in which the rate rises from 0.
+        schedule: How the rate falls to 0 afterwards: `linear` or `cosine`.
+        clip: Longest allowed gradient, in the Euclidean norm over all parameters.
+        checkpoint_dir: Folder for a checkpoint after each epoch, or `None` for none.
+        resume: Whether to go on from the checkpoint in that folder, if there is one.
+        keep_best: Whether the model ends with the weights of its best validation epoch.
+        stop_after: Stop after this many epochs, as if the computer had been switched off.
+        seed: Of shuffling and augmentation; `None` for the seed of the notebook.
+
+    Returns:
+        A `History` with one row an epoch.
+
+    Raises:
+        CourseError: If a loader is empty, a label has no output in the head, the loss is no
+            longer a number, or the checkpoint belongs to another run.
+    """
+    rt = runtime.current()
+    seed = rt.seed if seed is None else seed
+    check_run(model, train_loader, val_loader, epochs)
+    total_steps = epochs * len(train_loader)
+
+    optimiser = torch.optim.AdamW(parameter_groups(model, lr, head_lr or lr, weight_decay))
+    scheduler = make_schedule(optimiser, total_steps, warmup, schedule)
+    scaler = torch.amp.GradScaler(
+        rt.device.type, init_scale=1024, enabled=rt.precision == torch.float16
+    )
+    history = History()
+    torch.manual_seed(seed)
+    if train_loader.generator is not None:
+        train_loader.generator.manual_seed(seed)
+
+    plan = {
+        "epochs": epochs, "steps": total_steps, "lr": lr, "head_lr": head_lr,
+        "weight_decay": weight_decay, "warmup": warmup, "schedule": schedule, "clip": clip,
+        "seed": seed, "trainable": len(trainable(model)),
+    }  # fmt: skip
+    run = Run(model, optimiser, scheduler, scaler, train_loader, history, plan)
+    if checkpoint_dir is not None and resume:
+        run.resume(Path(checkpoint_dir))
+
+    for epoch in range(len(history.rows) + 1, min(epochs, stop_after or epochs) + 1):
+        began = time.perf_counter()
+        rate = optimiser.param_groups[0]["lr"]
+        loss, accuracy = train_epoch(run, clip, f"epoch {epoch} of {epochs}")
+        seconds = time.perf_counter() - began
+        val = evaluate(model, val_loader)
+        history.rows.append(
+            {
+                "epoch": epoch,
+                "train loss": loss,
+                "train accuracy": accuracy,
+                "validation loss": val.loss,
+                "validation accuracy": val.accuracy,
+                "learning rate at start": rate,
+                "images/s": len(train_loader.dataset) / seconds,
+                "seconds": time.perf_counter() - began,
+            }
+        )
+        if keep_best and history.best_epoch == epoch:
+            run.remember_best()
+        if checkpoint_dir is not None:
+            run.save(Path(checkpoint_dir))
+
+    if keep_best:
+        run.restore_best()
+    model.eval()
+    return history
+
+
+def train_epoch(run: "Run", clip: float, title: str) -> tuple[float, float]:
+    """One pass over the training set. Returns the mean `(loss, accuracy)` of that very pass.
+
+    They are measured while the model learns, on augmented pictures, so they cost nothing; a
+    second pass over the training set would cost as much again as all other forward passes.
+    """
+    train_mode(run.model)
+    loss_sum, correct, seen = 0.0, 0, 0
+    began = time.perf_counter()
+    bar = runtime.bar(run.train_loader, title)
+    for step, (pixels, labels) in enumerate(bar, start=1):
+        check_labels(labels, run.model)
+        loss, logits = train_step(run, pixels, labels, clip)
+        if not math.isfinite(loss):
+            raise CourseError(
+                f"The loss is {loss} at step {step} of {title}: lower the learning rate and run "
+                "the cell again. The checkpoint of the epoch before is untouched."
+            )
+        loss_sum += loss * len(labels)
+        correct += int((logits.argmax(1).cpu() == labels).sum())
+        seen += len(labels)
+        speed = seen / (time.perf_counter() - began)
+        bar.set_postfix_str(f"loss {loss_sum / seen:.3f}, {speed:.0f} images/s", refresh=False)
+    return loss_sum / seen, correct / seen
+
+
+def train_step(run: "Run", pixels, labels, clip: float) -> tuple[float, torch.Tensor]:
+    """Learn from one batch: guess, measure the error, trace it back, clip, move.
+
+    The scaler matters for fp16 only, whose small gradients would be rounded to 0; elsewhere it
+    passes everything through.
+
+    Returns:
+        `(loss, logits (B, classes))` before the step.
+    """
+    device = run.model.device
+    with autocast():
+        logits = run.model(pixel_values=pixels.to(device)).logits
+        loss = cross_entropy(logits.float(), labels.to(device))
+    run.optimiser.zero_grad(set_to_none=True)
+    run.scaler.scale(loss).backward()
+    run.scaler.unscale_(run.optimiser)
+    nn.utils.clip_grad_norm_(trainable(run.model), clip)
+    run.scaler.step(run.optimiser)
+    run.scaler.update()
+    run.scheduler.step()
+    return float(loss.detach()), logits.detach()
+
+
+def autocast():
+    """The context for a forward pass in the fast number format of this device.
+
+    On a CPU it does nothing: for models of this size bf16 gains too little there to give up
+    results that repeat.
+    """
+    rt = runtime.current()
+    return torch.autocast(rt.device.type, dtype=rt.precision, enabled=rt.precision != torch.float32)
+
+
+def train_mode(model: nn.Module) -> None:
+    """Put a model in training mode, but the frozen parts in evaluation mode.
+
+    A frozen block behaves as it will in use: no dropout. Nothing else is needed to save its
+    cost: where embeddings and first blocks are frozen, no value in them asks for a gradient, so
+    autograd keeps nothing of them and the backward pass stops at the first trainable block.
+    """
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that learn."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def parameter_groups(model: nn.Module, lr: float, head_lr: float, weight_decay: float) -> list:
+    """Groups for AdamW: the head has its own rate; biases and norms are not decayed."""
+    in_head = {id(p) for p in models.head(model).parameters()}
+    groups: dict[tuple[float, float], list] = {}
+    for p in trainable(model):
+        rate = head_lr if id(p) in in_head else lr
+        decay = weight_decay if p.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(p)
+    return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
+
+
+def make_schedule(optimiser, total_steps: int, warmup: float, schedule: str):
+    """A learning rate that rises in a straight line, then falls to 0.
+
+    Args:
+        optimiser: Its rates are the highest ones.
+        total_steps: Steps of the whole training.
+        warmup: Share of them in which the rate rises, 0 to 1. The first steps of a new head are
+            wild; a small rate keeps them from spoiling the pre-trained weights.
+        schedule: `linear`, or `cosine` (Loshchilov and Hutter 2017, without restarts).
+    """
+    one_of("schedule", schedule, SCHEDULES)
+    if not 0 <= warmup <= 1:
+        raise CourseError(f"warmup is {warmup}, but it must be a share of the steps, 0 to 1.")
+    warm = round(warmup * total_steps)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        rest = (step - warm) / max(1, total_steps - warm)
+        return 1 - rest if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * rest))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+
+def check_run(model: nn.Module, train_loader, val_loader, epochs: int) -> None:
+    """Raise `CourseError` where training could not work."""
+    for name, loader in (("training", train_loader), ("validation", val_loader)):
+        if len(loader) == 0:
+            raise CourseError(f"The {name} loader is empty: give it at least one picture.")
+    if epochs < 1:
+        raise CourseError(f"epochs is {epochs}, but at least one epoch is needed.")
+    if not trainable(model):
+        raise CourseError("Every parameter is frozen: unfreeze the head, or nothing can learn.")
+
+
+def check_labels(labels: torch.Tensor, model: nn.Module) -> None:
+    """Raise `CourseError` for a label that the head has no output for."""
+    classes = model.config.num_labels
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise CourseError(
+            f"Label {int(wrong[0])} has no output: the head has {classes} classes, numbered 0 to "
+            f"{classes - 1}. Load the model with the class names of this data set."
+        )
+
+
+# --- history -----------------------------------------------------------------------------------
+
+
+@dataclass
+class History:
+    """What happened in each epoch.
+
+    Attributes:
+        rows: One dictionary an epoch: losses and accuracies (0 to 1) of training and validation,
+            learning rate at its start, images/s of the training pass, seconds of all.
+    """
+
+    rows: list[dict] = field(default_factory=list)
+
+    @property
+    def best_epoch(self) -> int:
+        """Number of the epoch with the highest validation accuracy; the lower loss breaks ties."""
+        if not self.rows:
+            raise CourseError("The history is empty: call fit first.")
+        best = max(self.rows, key=lambda r: (r["validation accuracy"], -r["validation loss"]))
+        return best["epoch"]
+
+    def to_frame(self):
+        """The rows as a pandas `DataFrame` of plain numbers, indexed by epoch."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows).set_index("epoch")
+
+    def table(self):
+        """The same for readers: rounded, in percent, each number marked as measured."""
+        import pandas as pd
+
+        rows = {
+            row["epoch"]: {
+                "train loss": measured(row["train loss"], 3),
+                "validation loss": measured(row["validation loss"], 3),
+                "train accuracy, %": measured(100 * row["train accuracy"]),
+                "validation accuracy, %": measured(100 * row["validation accuracy"]),
+                "images/s": measured(row["images/s"], 0),
+            }
+            for row in self.rows
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("epoch")
+
+
+def measured(value: float, digits: int = 1, width: int = 6) -> str:
+    """A number as text with the sign for "measured in this run": `measured(9.87)` is `≈    9.9`.
+
+    The width is fixed, so that a table does not change its shape when a number does.
+    """
+    return f"≈ {value:{width}.{digits}f}"
+
+
+# --- judging -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Evaluation:
+    """What a model answered on a set of pictures.
+
+    Attributes:
+        labels: The true classes, (N,).
+        logits: One row of scores a picture, (N, classes), float32 on the CPU.
+    """
+
+    labels: torch.Tensor
+    logits: torch.Tensor
+
+    @property
+    def predictions(self) -> torch.Tensor:
+        """The class with the highest score for each picture, (N,)."""
+        return self.logits.argmax(1)
+
+    @property
+    def confidences(self) -> torch.Tensor:
+        """The softmax probability of the predicted class, (N,)."""
+        return self.logits.softmax(1).amax(1)
+
+    @property
+    def right(self) -> torch.Tensor:
+        """For each picture whether the prediction is right, (N,) of bool."""
+        return self.predictions == self.labels
+
+    @property
+    def correct(self) -> int:
+        """How many predictions are right."""
+        return int(self.right.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right predictions. Every picture counts once, also in a short last batch."""
+        return self.correct / len(self.labels)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy over all pictures."""
+        return float(cross_entropy(self.logits, self.labels))
+
+    def top(self, k: int) -> float:
+        """Share of pictures whose true class is among the `k` highest scores."""
+        best = self.logits.topk(min(k, self.logits.shape[1]), dim=1).indices
+        return float((best == self.labels[:, None]).any(1).float().mean())
+
+
+def evaluate(model: nn.Module, loader, desc: str = "evaluate") -> Evaluation:
+    """Let a model answer on every picture of a loader, without learning.
+
+    Raises:
+        CourseError: If the loader is empty or a label has no output in the head.
+    """
+    if len(loader) == 0:
+        raise CourseError("There are no pictures to evaluate on: the loader is empty.")
+    model.eval()
+    labels, logits = [], []
+    with torch.inference_mode():
+        for pixels, batch_labels in runtime.bar(loader, desc):
+            check_labels(batch_labels, model)
+            with autocast():
+                answer = model(pixel_values=pixels.to(model.device)).logits
+            labels.append(batch_labels)
+            logits.append(answer.float().cpu())
+    return Evaluation(torch.cat(labels), torch.cat(logits))
+
+
+def cls_features(model: nn.Module, loader, desc: str = "features"):
+    """The [CLS] token after the last LayerNorm, which is what the head sees, for every picture.
+
+    Returns:
+        `(features (N, hidden), labels (N,))` as NumPy arrays, ready for scikit-learn.
+    """
+    model.eval()
+    features, labels = [], []
+    with torch.inference_mode():
+        for pixels, batch_labels in runtime.bar(loader, desc):
+            with autocast():
+                tokens = model.base_model(pixel_values=pixels.to(model.device)).last_hidden_state
+            features.append(tokens[:, 0].float().cpu())
+            labels.append(batch_labels)
+    return torch.cat(features).numpy(), torch.cat(labels).numpy()
+
+
+def most_confused(matrix, count: int) -> list[tuple[int, int, int]]:
+    """The largest numbers of a confusion matrix off its diagonal.
+
+    Returns:
+        `(true class, answered class, how often)`, most frequent first; at most `count` of them,
+        fewer where there are fewer kinds of mistakes.
+    """
+    import numpy as np
+
+    mistakes = np.array(matrix)
+    np.fill_diagonal(mistakes, 0)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:count]
+    pairs = [divmod(int(place), len(mistakes)) for place in order]
+    return [
+        (row, column, int(mistakes[row, column])) for row, column in pairs if mistakes[row, column]
+    ]
+
+
+def linear_probe(features, labels):
+    """Fit a logistic regression on features: the cheapest way to ask what a model knows.
+
+    Args:
+        features: Shape (N, hidden), as from `cls_features`. Each column is standardised first.
+        labels: Shape (N,).
+
+    Returns:
+        A scikit-learn classifier with `predict` and `score`.
+    """
+    import warnings
+
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    with warnings.catch_warnings():
+        # With one picture a class, scikit-learn asks whether the labels are measurements.
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        return probe.fit(features, labels)
+
+
+def train_head(features, labels, *, lr: float, steps: int, batch: int = 32, seed: int = 0):
+    """Train a new head alone on features that are computed already: a second for all steps.
+
+    Args:
+        features: Shape (N, hidden), as from `cls_features`.
+        labels: Shape (N,).
+        lr: Learning rate of AdamW; it falls to 0 as in `fit`.
+        steps: Number of batches.
+        batch: Features in a batch, drawn at random.
+        seed: Of the first weights and the draws.
+
+    Returns:
+        A `torch.nn.Linear`; `head(torch.from_numpy(features))` gives logits.
+    """
+    features, labels = torch.as_tensor(features), torch.as_tensor(labels)
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(features.shape[1], int(labels.max()) + 1)
+    nn.init.normal_(head.weight, std=0.02, generator=generator)
+    nn.init.zeros_(head.bias)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=lr)
+    scheduler = make_schedule(optimiser, steps, warmup=0.1, schedule="cosine")
+    for _ in range(steps):
+        chosen = torch.randint(len(labels), (batch,), generator=generator)
+        loss = cross_entropy(head(features[chosen]), labels[chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        scheduler.step()
+    return head
+
+
+def few_per_class(labels, count: int, seed: int = 0):
+    """Places of `count` random pictures of every class, in ascending order.
+
+    Raises:
+        CourseError: If a class has fewer pictures than that.
+    """
+    import numpy as np
+
+    labels = np.asarray(labels)
+    random = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        if len(places) < count:
+            raise CourseError(
+                f"Class {label} has {len(places)} pictures, not {count}: ask for less."
+            )
+        chosen.append(random.choice(places, count, replace=False))
+    return np.sort(np.concatenate(chosen))
+
+
+def wilson_interval(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Where the true accuracy lies, given `correct` of `n` right answers.
+
+    Wilson's score interval (1927) stays within 0 and 1 and is honest for small `n` and for
+    shares near 0 or 1, where "share plus or minus two deviations" is not.
+
+    Args:
+        correct: Right answers.
+        n: All answers, at least 1.
+        z: Width in standard deviations: 1.96 for 95 %.
+
+    Returns:
+        `(low, high)`, both within 0 and 1.
+    """
+    if n < 1 or not 0 <= correct <= n:
+        raise CourseError(
+            f"{correct} right of {n} is no share: it needs 0 <= right <= all, all > 0."
+        )
+    share = correct / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+# --- checkpoints -------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """Everything that a training run is made of, so that it can be saved and continued.
+
+    Attributes:
+        model: Learns.
+        optimiser: AdamW; keeps two moving averages for each parameter.
+        scheduler: Sets the learning rate.
+        scaler: Scales the loss in fp16.
+        train_loader: Its generator decides the order of the pictures.
+        history: One row for each epoch that is done.
+        plan: The numbers of the recipe; a checkpoint of another recipe is refused.
+        best: The weights of the best epoch so far, on the CPU.
+    """
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    scheduler: object
+    scaler: object
+    train_loader: object
+    history: History
+    plan: dict
+    best: dict | None = None
+
+    def remember_best(self) -> None:
+        """Keep a copy of the present weights."""
+        self.best = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+
+    def restore_best(self) -> None:
+        """Give the model the weights of its best epoch."""
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
+
+    def save(self, folder: Path) -> None:
+        """Write `last.pt`. The old file stays whole until the new one is complete."""
+        state = {
+            "plan": self.plan,
+            "history": self.history.rows,
+            "model": self.model.state_dict(),
+            "best": self.best,
+            "optimiser": self.optimiser.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": self._random_state(),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"last.{os.getpid()}.tmp"
+        try:
+            torch.save(state, temporary)
+            os.replace(temporary, folder / "last.pt")
+        except (OSError, RuntimeError) as error:
+            raise CourseError(
+                f"The checkpoint could not be written ({error}): free some space on that disk or "
+                "choose another folder. The checkpoint before is whole."
+            ) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def resume(self, folder: Path) -> None:
+        """Continue from `last.pt` in a folder; without one, start from the beginning."""
+        path = folder / "last.pt"
+        if not path.is_file():
+            return
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self._check_same_run(state)
+        except CourseError:
+            raise
+        except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError) as error:
+            raise CourseError(
+                f"{path.name} is not a checkpoint that can be read ({type(error).__name__}): "
+                "delete it, or call fit with resume=False."
+            ) from None
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.history.rows = state["history"]
+        self.best = state["best"]
+        self._set_random_state(state["random"])
+        print(f"Going on after epoch {len(self.history.rows)} of {self.plan['epochs']}.")
+
+    def _check_same_run(self, state: dict) -> None:
+        here = {k: tuple(v.shape) for k, v in self.model.state_dict().items()}
+        there = {k: tuple(v.shape) for k, v in state["model"].items()}
+        if here != there:
+            name = next(k for k in [*there, *here] if here.get(k) != there.get(k))
+            raise CourseError(
+                f"The checkpoint belongs to another model ({name!r} is {there.get(name)} there "
+                f"and {here.get(name)} here): use another folder, or resume=False."
+            )
+        for name, value in self.plan.items():
+            if state["plan"][name] != value:
+                raise CourseError(
+                    f"The checkpoint was made with {name}={state['plan'][name]}, this run has "
+                    f"{name}={value}: use another folder, or resume=False."
+                )
+
+    def _random_state(self) -> dict:
+        generator = self.train_loader.generator
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "loader": None if generator is None else generator.get_state(),
+        }
+
+    def _set_random_state(self, state: dict) -> None:
+        torch.set_rng_state(state["torch"])
+        if torch.cuda.is_available() and state["cuda"]:
+            torch.cuda.set_rng_state_all(state["cuda"])
+        if state["loader"] is not None:
+            self.train_loader.generator.set_state(state["loader"])

@@ -1,0 +1,87 @@
+"""The interactive parts of the notebooks, made of ipywidgets (version 8)."""
+
+import base64
+import html
+
+import ipywidgets
+
+from . import data, models, plots
+from .errors import CourseError
+
+
+class UploadBox(ipywidgets.VBox):
+    """A button to choose a picture, and below it the answer of the model.
+
+    Attributes:
+        button: The `FileUpload`; its value holds the chosen file.
+        answer: An `HTML` widget: the picture with its top five classes, or what went wrong.
+    """
+
+    def __init__(self, model, processor):
+        self.model, self.processor = model, processor
+        self.button = ipywidgets.FileUpload(
+            accept="image/*",
+            multiple=False,
+            description="Choose a picture",
+            layout=ipywidgets.Layout(width="auto"),
+        )
+        self.answer = ipywidgets.HTML("<p>No picture chosen yet.</p>")
+        super().__init__([self.button, self.answer])
+        self.button.observe(self._changed, names="value")
+
+    def _changed(self, change) -> None:
+        if change["new"]:
+            self.answer.value = "<p>The model is looking at it ...</p>"
+            file = change["new"][0]
+            self.answer.value = answer_page(
+                self.model, self.processor, bytes(file["content"]), file["name"]
+            )
+
+    def _repr_mimebundle_(self, **kwargs):
+        # Where no widget can run, as on a plain web page, a sentence stands in its place.
+        bundle = super()._repr_mimebundle_(**kwargs)
+        bundle["text/plain"] = (
+            "An upload box: run this cell in Jupyter, choose a picture, and the model's top five "
+            "classes appear here."
+        )
+        return bundle
+
+
+def upload_box(model, processor) -> UploadBox:
+    """A box to upload a picture of your own: shows it with the model's top five classes.
+
+    The picture goes to the machine that runs this notebook, and nowhere else.
+
+    Args:
+        model: A `ViTForImageClassification` in evaluation mode.
+        processor: Its image processor.
+
+    Returns:
+        A widget; it shows itself as the last line of a cell.
+    """
+    return UploadBox(model, processor)
+
+
+def answer_page(model, processor, content: bytes, name: str) -> str:
+    """What the upload box shows for a file: an HTML page part.
+
+    Args:
+        model: A `ViTForImageClassification` in evaluation mode.
+        processor: Its image processor.
+        content: The bytes of the file.
+        name: Its name, for the reader.
+
+    Returns:
+        The picture beside its top five classes; or one sentence if the file is no picture.
+    """
+    try:
+        picture = data.load_image(content)
+    except CourseError as error:
+        return f"<p>{html.escape(name)}: {html.escape(str(error))}</p>"
+    top = models.top_classes(models.logits_of(model, processor, picture)[0], model)
+    figure = plots.top_classes(picture, top)
+    source = f"data:image/png;base64,{base64.b64encode(figure.png()).decode()}"
+    return (
+        f"<figure><figcaption>{html.escape(name)}</figcaption>"
+        f'<img src="{source}" alt="{html.escape(figure.alt)}"></figure>'
+    )
