@@ -1,5 +1,7 @@
 """The data of the offline kit: schema, balance, artists, near copies, colours, sums, licences."""
 
+import dataclasses
+import hashlib
 import importlib.util
 import io
 
@@ -218,9 +220,54 @@ def test_notice_names_every_work_and_licence():
     assert (ROOT / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
 
 
-def test_photograph():
+def test_the_sample_photograph_is_as_large_as_its_original():
     with Image.open(KIT / "photos" / "cat.jpg") as photo:
         assert (photo.format, photo.mode, photo.size) == ("JPEG", "RGB", (451, 300))
+
+
+def test_every_photograph_is_pinned_and_nothing_else_is_there():
+    files = {path.name for path in (KIT / "photos").iterdir()}
+    assert files == {f"{photo.name}.jpg" for photo in build.PHOTOS}
+    assert len(files) >= 6
+
+
+@pytest.mark.parametrize("photo", build.PHOTOS, ids=lambda photo: photo.name)
+def test_photograph(photo):
+    path = KIT / "photos" / f"{photo.name}.jpg"
+    with Image.open(path) as image:
+        assert (image.format, image.mode) == ("JPEG", "RGB")
+        assert max(image.size) <= photo.side
+        size = f"{image.width} x {image.height}"
+    assert path.stat().st_size <= 60_000
+    assert photo.name in MODEL_LABELS
+    assert photo.licence in ("CC0-1.0", "public domain")
+    # The card has a row for it, and NOTICE a paragraph, with author, licence and source.
+    card = (KIT / "cards" / "photo.md").read_text(encoding="utf-8")
+    (row,) = [line for line in card.splitlines() if line.startswith(f"| `photos/{photo.name}.jpg`")]
+    for text in (size, photo.author, photo.licence, photo.url):
+        assert text in row, text
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    paragraph = notice.split(f"photos/{photo.name}.jpg")[1].split("\n\n")[0]
+    for text in (photo.author, photo.licence, photo.url):
+        assert text in paragraph, text
+
+
+def test_a_picture_is_taken_out_of_a_resource_file_by_its_sum(tmp_path):
+    picture = b"RIFF" + (8).to_bytes(4, "little") + b"WEBPabcd"
+    other = b"RIFF" + (8).to_bytes(4, "little") + b"WEBPwxyz"
+    (tmp_path / "some.rcc").write_bytes(b"qres" + other + b"RIFF..." + picture + b"end")
+    digest = hashlib.sha256(picture).hexdigest()
+    photo = build.Photo("cat", "package", "some.rcc:cat.webp", digest, "", "", "")
+    assert build.read_original(photo, tmp_path) == picture
+    with pytest.raises(CourseError, match="does not hold the pinned some.rcc:cat.webp"):
+        build.read_original(dataclasses.replace(photo, sha256="0" * 64), tmp_path)
+
+
+def test_a_changed_original_is_refused(tmp_path):
+    for photo in build.PHOTOS:
+        build.original(photo, tmp_path).write_bytes(b"another picture")
+    with pytest.raises(CourseError, match="not the pinned photograph"):
+        build.fetch_photos(tmp_path)
 
 
 @pytest.mark.parametrize("card", ["cifar10", "flowers102", "photo"])

