@@ -1,6 +1,7 @@
 """Data: balanced parts, transforms equal to the processor, pictures of every sort."""
 
 import io
+import shutil
 
 import pytest
 import torch
@@ -79,16 +80,13 @@ def test_unknown_data_set(rt):
         data.load_dataset("mnist")
 
 
-def test_empty_kit_folder(rt, tmp_path, monkeypatch):
-    (tmp_path / "cifar10").mkdir()
+@pytest.mark.parametrize("folder_is_there", [True, False])
+def test_empty_or_missing_kit_folder(rt, tmp_path, monkeypatch, folder_is_there):
+    shutil.copy(resources.KIT / "SHA256SUMS", tmp_path)
+    if folder_is_there:
+        (tmp_path / "cifar10").mkdir()
     monkeypatch.setattr(resources, "KIT", tmp_path)
-    with pytest.raises(CourseError, match="folder 'cifar10' of the offline kit is empty"):
-        data.load_dataset("cifar10")
-
-
-def test_missing_kit_folder(rt, tmp_path, monkeypatch):
-    monkeypatch.setattr(resources, "KIT", tmp_path)
-    with pytest.raises(CourseError, match="lacks 'cifar10'"):
+    with pytest.raises(CourseError, match="lacks 'cifar10/test.parquet': reinstall"):
         data.load_dataset("cifar10")
 
 
