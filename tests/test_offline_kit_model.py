@@ -87,6 +87,7 @@ def test_the_card_has_a_figure_in_every_row():
     assert len(rows) >= 10
     for row in rows:
         assert re.search(r"\d", row.split("|")[2]), row
+        assert "see notebook" not in row
 
 
 def test_int8_keeps_the_answers(judge):
