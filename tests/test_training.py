@@ -1,5 +1,6 @@
 """Training: the loop learns, repeats, resumes bit for bit, and refuses what cannot work."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import ViTConfig, ViTForImageClassification
 
-from vit_helpers import data, models, training
+from vit_helpers import data, models, runtime, training
 from vit_helpers.errors import CourseError
 
 RECIPE = {"epochs": 3, "lr": 2e-3, "head_lr": 1e-2, "weight_decay": 0.01}
@@ -167,6 +168,26 @@ def test_frozen_parts_do_not_move_and_cost_no_backward_pass(rt):
     learning = {k for k, p in model.named_parameters() if p.requires_grad}
     assert moved == learning
     assert needs_graph == {0: False, 1: False, 2: True}
+
+
+@pytest.mark.parametrize("has_bf16, kind", [(True, "eager"), (False, "sdpa")])
+def test_plain_attention_only_where_bf16_makes_it_faster(rt, monkeypatch, has_bf16, kind):
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: has_bf16)
+    device, precision = runtime.choose_device()
+    if device.type != "cpu":
+        pytest.skip("this rule is about CPUs")
+    monkeypatch.setattr(runtime, "_current", dataclasses.replace(rt, precision=precision))
+    model, seen = tiny(), []
+    monkeypatch.setattr(
+        training,
+        "train_epoch",
+        lambda run, clip, title: seen.append(run.model.config._attn_implementation) or (1.0, 0.5),
+    )
+    before = model.config._attn_implementation
+    training.fit(model, *loaders(), epochs=1, lr=1e-3)
+    assert before == "sdpa"
+    assert seen == [kind]
+    assert model.config._attn_implementation == before
 
 
 def test_frozen_parts_are_in_evaluation_mode(rt):

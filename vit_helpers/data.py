@@ -200,22 +200,27 @@ def resize(processor):
     return v2.Resize(model_size(processor), _interpolation(processor), antialias=True)
 
 
-def train_transform(processor, scale=(0.6, 1.0), flip: bool = True):
-    """Training augmentation: a random crop that is resized, a random flip, then normalise.
+def train_transform(processor, scale=(0.6, 1.0), flip: bool = True, colour=None):
+    """Training augmentation: random colours, a random crop, a random flip, then normalise.
 
     Args:
         processor: Gives size, interpolation, mean and deviation.
         scale: Smallest and largest share of the area that a crop keeps. The default of
             torchvision, 0.08, would cut 9 x 9 pixels out of a 32 x 32 picture.
         flip: Whether to mirror half of the pictures.
+        colour: How much brightness, contrast, saturation and hue may change, as in
+            `torchvision.transforms.v2.ColorJitter`; `None` leaves the colours alone.
 
     Returns:
         A transform of a uint8 tensor (3, H, W) to a float tensor (3, 224, 224).
     """
     from torchvision.transforms import v2
 
+    # Colours first, while the picture is small: enlarged to 224 pixels it would cost much more.
+    recolour = [] if colour is None else [v2.ColorJitter(*colour)]
     return v2.Compose(
         [
+            *recolour,
             v2.RandomResizedCrop(
                 model_size(processor), scale, interpolation=_interpolation(processor)
             ),

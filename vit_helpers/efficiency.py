@@ -283,23 +283,10 @@ def needs_bf16(device: torch.device) -> str:
     if device.type == "cuda":
         fine = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
-        fine = cpu_has_bf16()
+        fine = runtime.cpu_has_bf16()
     else:
         fine = False
     return "" if fine else f"this {device.type.upper()} has no bf16 arithmetic"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 numbers in hardware.
-
-    `torch.ops.mkldnn._is_mkldnn_bf16_supported()` says yes to AVX-512 without bf16 too, so the
-    instruction sets are read: `avx512_bf16` or `amx_bf16` on x86-64, `bf16` on ARM. Releases of
-    torch that cannot tell count as no.
-    """
-    if not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    abilities = torch.cpu.get_capabilities()
-    return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def needs_cuda(device: torch.device) -> str:

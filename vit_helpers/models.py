@@ -4,6 +4,7 @@ Works with transformers 4.57 and 5: parts of a model are found by what they can 
 path, because the paths changed (`vit.encoder.layer[i]` became `vit.layers[i]`).
 """
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -107,6 +108,25 @@ def label_maps(class_names: list[str]) -> dict:
         "id2label": dict(enumerate(class_names)),
         "label2id": {name: i for i, name in enumerate(class_names)},
     }
+
+
+@contextlib.contextmanager
+def attention(model: nn.Module, implementation: str):
+    """Let a model compute its attention in another way, as long as the `with` block lasts.
+
+    The weights and the results are the same; speed and memory differ.
+
+    Args:
+        model: A model of transformers.
+        implementation: `sdpa` or `eager`, see `load_classifier`.
+    """
+    one_of("attn_implementation", implementation, ATTENTION_IMPLEMENTATIONS)
+    before = model.config._attn_implementation
+    model.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:

@@ -87,7 +87,8 @@ def seed_everything(seed: int) -> None:
 def choose_device():
     """Return `(device, precision)`: the best device here and the number format it is fast in.
 
-    bf16 is taken only where the hardware has it: a T4 emulates it, slowly, so it gets fp16.
+    bf16 is taken only where the hardware has it: a T4 emulates it, slowly, so it gets fp16, and
+    so do older CPUs, which stay with fp32.
     """
     import torch
 
@@ -96,7 +97,22 @@ def choose_device():
         return torch.device("cuda"), torch.bfloat16 if native_bf16 else torch.float16
     if torch.backends.mps.is_available():
         return torch.device("mps"), torch.float32
-    return torch.device("cpu"), torch.float32
+    return torch.device("cpu"), torch.bfloat16 if cpu_has_bf16() else torch.float32
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 numbers in hardware.
+
+    `torch.ops.mkldnn._is_mkldnn_bf16_supported()` says yes to AVX-512 without bf16 too, so the
+    instruction sets are read: `avx512_bf16` or `amx_bf16` on x86-64, `bf16` on ARM. Releases of
+    torch that cannot tell count as no.
+    """
+    import torch
+
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    abilities = torch.cpu.get_capabilities()
+    return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def setup(*needs: str) -> Runtime:
