@@ -143,3 +143,37 @@ def test_a_damaged_or_missing_file_of_the_kit_is_named(rt, monkeypatch, tmp_path
     path.unlink()
     with pytest.raises(CourseError, match="lacks 'cifar10/test.parquet'"):
         data.load_dataset("cifar10")
+
+
+class TestPatchDropout:
+    def shapes(self, model, pixels):
+        seen = []
+        handle = models.blocks(model)[0].register_forward_pre_hook(
+            lambda module, inputs: seen.append(inputs[0])
+        )
+        with torch.no_grad():
+            model(pixel_values=pixels)
+        handle.remove()
+        return seen[0]
+
+    def test_training_sees_cls_and_a_random_part_evaluation_sees_all(self, rt):
+        model, _ = models.load_classifier()
+        pixels = torch.randn(2, 3, 224, 224)
+        whole = self.shapes(model, pixels)
+        with models.patch_dropout(model.train(), 0.25):
+            part, other = self.shapes(model, pixels), self.shapes(model, pixels)
+            model.eval()
+            assert torch.equal(self.shapes(model, pixels), whole)
+        assert part.shape == (2, 1 + 49, whole.shape[2])
+        assert torch.equal(part[:, 0], whole[:, 0])
+        assert not torch.equal(part, other)
+        for picture, tokens in zip(whole, part, strict=True):  # every token is one of the picture's
+            assert (tokens[:, None] == picture).all(-1).any(1).all()
+        assert torch.equal(self.shapes(model.train(), pixels), whole)  # gone after the block
+
+    @pytest.mark.parametrize("keep", [0, -0.5, 1.5, float("nan")])
+    def test_refuses_what_is_no_share(self, rt, keep):
+        model, _ = models.load_classifier()
+        with pytest.raises(CourseError, match=f"keep is {keep}"):
+            with models.patch_dropout(model, keep):
+                pass

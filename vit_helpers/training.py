@@ -35,6 +35,7 @@ def fit(
     warmup: float = 0.1,
     schedule: str = "linear",
     clip: float = 1.0,
+    keep_patches: float = 1.0,
     checkpoint_dir: str | Path | None = None,
     resume: bool = True,
     keep_best: bool = True,
@@ -54,6 +55,8 @@ def fit(
         warmup: Share of all steps in which the rate rises from 0.
         schedule: How the rate falls to 0 afterwards: `linear` or `cosine`.
         clip: Longest allowed gradient, in the Euclidean norm over all parameters.
+        keep_patches: Share of the patches that each training picture shows, another part every
+            time: see `models.patch_dropout`. Validation sees all of them.
         checkpoint_dir: Folder for a checkpoint after each epoch, or `None` for none.
         resume: Whether to go on from the checkpoint in that folder, if there is one.
         keep_best: Whether the model ends with the weights of its best validation epoch.
@@ -85,7 +88,7 @@ def fit(
     plan = {
         "epochs": epochs, "steps": total_steps, "lr": lr, "head_lr": head_lr,
         "weight_decay": weight_decay, "warmup": warmup, "schedule": schedule, "clip": clip,
-        "seed": seed, "trainable": len(trainable(model)),
+        "keep_patches": keep_patches, "seed": seed, "trainable": len(trainable(model)),
     }  # fmt: skip
     run = Run(model, optimiser, scheduler, scaler, train_loader, history, plan)
     if checkpoint_dir is not None and resume:
@@ -94,7 +97,10 @@ def fit(
     for epoch in range(len(history.rows) + 1, min(epochs, stop_after or epochs) + 1):
         began = time.perf_counter()
         rate = optimiser.param_groups[0]["lr"]
-        with models.attention(model, fastest_attention(model)):
+        with (
+            models.attention(model, fastest_attention(model)),
+            models.patch_dropout(model, keep_patches),
+        ):
             loss, accuracy = train_epoch(run, clip, f"epoch {epoch} of {epochs}")
         seconds = time.perf_counter() - began
         val = evaluate(model, val_loader)
