@@ -96,36 +96,6 @@ def test_unknown_resource_and_missing_kit_file_are_named(monkeypatch, tmp_path, 
         models.load_classifier()
 
 
-def test_the_hub_is_asked_for_the_pinned_revision(rt, monkeypatch):
-    import dataclasses
-
-    import datasets
-    import transformers
-
-    from vit_helpers import data, runtime
-
-    asked = []
-
-    def remember(place, *args, **kwargs):
-        asked.append((place, kwargs["revision"]))
-        raise CourseError("stop here")
-
-    monkeypatch.setattr(runtime, "_current", dataclasses.replace(rt, source="hub"))
-    monkeypatch.setattr(transformers.ViTForImageClassification, "from_pretrained", remember)
-    monkeypatch.setattr(datasets, "load_dataset", remember)
-    for load, name in (
-        (models.load_classifier, "classifier"),
-        (lambda: models.load_with_new_head(["a"]), "classifier"),
-        (lambda: data.load_dataset("cifar10"), "cifar10"),
-        (lambda: data.load_dataset("flowers102"), "flowers102"),
-    ):
-        with pytest.raises(CourseError, match="stop here"):
-            load()
-        row = resources.get(name)
-        assert asked.pop() == (row.hub_id, row.revision)
-        assert len(row.revision) == 40
-
-
 def test_a_damaged_or_missing_file_of_the_kit_is_named(rt, monkeypatch, tmp_path):
     import shutil
 

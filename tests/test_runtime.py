@@ -1,10 +1,9 @@
 import subprocess
 import sys
-import time
 
 import pytest
 
-from vit_helpers import resources, runtime
+from vit_helpers import runtime
 from vit_helpers.errors import CourseError, in_range
 
 
@@ -38,26 +37,6 @@ def test_banner_says_what_the_run_uses_and_no_notice_when_offline_is_asked_for(c
     assert "transformers" in shown
     assert "NOTE" not in shown
     assert rt.pick(quick=1, full=2) == 1
-
-
-def test_auto_falls_back_to_the_kit_with_a_visible_notice(monkeypatch, capsys):
-    monkeypatch.setenv("VIT_SOURCE", "auto")
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setattr(resources, "is_cached", lambda name: False)
-    start = time.perf_counter()
-    rt = runtime.setup("classifier")
-    assert time.perf_counter() - start < resources.PROBE_SECONDS + 2
-    assert rt.source == "offline"
-    assert "NOTE: the Hub did not answer" in capsys.readouterr().out
-
-
-def test_auto_takes_the_cache_first_and_then_the_hub(monkeypatch):
-    monkeypatch.setattr(resources, "is_cached", lambda name: True)
-    monkeypatch.setattr(resources, "hub_answers", lambda: pytest.fail("asked the network"))
-    assert resources.choose_source("auto", ("classifier",))[0] == "hub"
-    monkeypatch.setattr(resources, "is_cached", lambda name: False)
-    monkeypatch.setattr(resources, "hub_answers", lambda: True)
-    assert resources.choose_source("auto", ("classifier",))[0] == "hub"
 
 
 def test_the_same_seed_gives_the_same_numbers():

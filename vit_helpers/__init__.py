@@ -13,9 +13,13 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "attention",
+    "cache",
     "data",
+    "doctor",
     "efficiency",
     "errors",
+    "fetch",
+    "mirror",
     "models",
     "offline_kit",
     "plots",

@@ -1,10 +1,10 @@
-"""The command line: `python -m vit_helpers run | refresh | test`."""
+"""The command line: `python -m vit_helpers run | refresh | test | prefetch | doctor`."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from . import runner
+from . import cache, doctor, resources, runner, runtime
 from .errors import CourseError
 
 
@@ -19,7 +19,24 @@ def parser() -> argparse.ArgumentParser:
     refresh.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
     test = commands.add_parser("test", help="unit tests, notebooks against outputs, ruff")
     test.add_argument("only", nargs="?", default="all", choices=["all", *runner.TEST_STEPS])
+    prefetch = commands.add_parser("prefetch", help="download all that the course needs")
+    prefetch.add_argument("--to", type=Path, help="a folder to copy or share (set VIT_CACHE to it)")
+    commands.add_parser("doctor", help="say what will and will not work on this machine")
     return top
+
+
+def prefetch(to: Path | None) -> int:
+    """Bring every resource to this machine, or into a folder. Returns 0."""
+    folders = cache.bring(tuple(resources.RESOURCES), runtime.bar, to, tries=2)
+    total = 0
+    for name, folder in folders.items():
+        size = sum(path.stat().st_size for path in cache.files(name, folder))
+        total += size
+        print(f"{name:<12} {size / 1e6:>8,.1f} MB  {folder}")
+    print(f"{'together':<12} {total / 1e6:>8,.1f} MB")
+    if to:
+        print(f"On each machine that can read this folder: VIT_CACHE={to.absolute()}")
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
             return runner.run(options.notebooks, options.to)
         if options.command == "refresh":
             return runner.refresh(options.notebooks)
+        if options.command == "prefetch":
+            return prefetch(options.to)
+        if options.command == "doctor":
+            return doctor.run()
         return runner.test(options.only)
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)

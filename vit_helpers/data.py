@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from . import resources, runtime
+from . import cache, resources, runtime
 from .errors import CourseError, in_range
 
 TIMEOUT_SECONDS = 10
@@ -29,22 +29,40 @@ def load_dataset(name: str):
     import datasets
 
     row = resources.get(name)
-    if runtime.current().source == "hub":
-        if not runtime.bars_on():
-            datasets.disable_progress_bars()
-        return datasets.load_dataset(row.hub_id, revision=row.revision)
-    files = sorted(row.twin_path.glob("*.parquet"))
-    return datasets.DatasetDict({f.stem: _read_parquet(f) for f in files})
+    folder = runtime.place(name)
+    if runtime.current().source == "offline":
+        files = sorted(folder.glob("*.parquet"))
+        return datasets.DatasetDict({f.stem: _read_parquet([f]) for f in files})
+    files = [f for f in cache.files(name, folder) if f.suffix == ".parquet"]
+    splits = {f.stem.split("-")[0]: [] for f in files}
+    for file in files:  # `train-00000-of-00002.parquet`, in order
+        splits[file.stem.split("-")[0]].append(file)
+    dataset = datasets.DatasetDict({s: _read_parquet(parts) for s, parts in splits.items()})
+    dataset = _with_features_of_card(dataset, folder / "README.md")
+    for split in dataset.values():
+        row.check_labels(class_names(split))
+    return dataset
 
 
-def _read_parquet(path: Path):
+def _read_parquet(paths: list[Path]):
     # Straight into memory: `Dataset.from_parquet` would write a second copy into a cache first.
     import datasets
+    import pyarrow
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(path)
-    features = datasets.Features.from_arrow_schema(table.schema)
-    return datasets.Dataset.from_dict(table.to_pydict(), features=features)
+    table = pyarrow.concat_tables([pyarrow.parquet.read_table(path) for path in paths])
+    return datasets.Dataset(datasets.table.InMemoryTable(table))
+
+
+def _with_features_of_card(dataset, card: Path):
+    """The features that `datasets.load_dataset` would give: those of the card, if it has any."""
+    from datasets.info import DatasetInfosDict
+
+    infos = DatasetInfosDict.from_directory(str(card.parent)) if card.is_file() else {}
+    features = next((info.features for info in infos.values() if info.features), None)
+    if features is None or features == dataset["train"].features:
+        return dataset
+    return dataset.cast(features)
 
 
 def image_column(dataset) -> str:
@@ -121,8 +139,7 @@ def load_image(source=None) -> Image.Image:
 
 def sample_photo() -> Image.Image:
     """The sample photograph: cats, from the Hub's source or from the kit."""
-    row = resources.get("photo")
-    return load_image(row.twin_path if runtime.current().source == "offline" else row.hub_id)
+    return load_image(runtime.place("photo"))
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

@@ -17,15 +17,12 @@ ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
 
 
 def _place(name: str) -> tuple[str, dict]:
-    """What `from_pretrained` needs for a resource: `(path or id, keyword arguments)`."""
+    """What `from_pretrained` needs for a resource: `(folder, keyword arguments)`."""
     from transformers.utils import logging
 
-    # The bar of reading weights lasts a moment; the one of a download is huggingface_hub's.
+    # The bar of reading weights lasts a moment; the one of a download has been shown before.
     logging.disable_progress_bar()
-    row = resources.get(name)
-    if runtime.current().source == "offline":
-        return str(row.twin_path), {"local_files_only": True}
-    return row.hub_id, {"revision": row.revision}
+    return str(runtime.place(name)), {"local_files_only": True}
 
 
 def load_processor():
@@ -57,6 +54,10 @@ def load_classifier(attn_implementation: str = "sdpa"):
     model = ViTForImageClassification.from_pretrained(
         place, attn_implementation=attn_implementation, dtype=torch.float32, **kwargs
     )
+    # A published config.json has the label numbers as text; loading mends only `id2label`.
+    model.config.label2id = {name: int(i) for name, i in model.config.label2id.items()}
+    if runtime.current().source == "hub":
+        resources.get("classifier").check_labels(model.config.id2label)
     return model.eval().to(runtime.current().device), load_processor()
 
 

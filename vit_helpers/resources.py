@@ -1,22 +1,38 @@
 """Every outside thing that the course uses, by name: where it is on the Hub and its offline twin.
 
 One table, one row a resource. A row names a repository of the Hugging Face Hub at a pinned
-revision, and the folder or file of the offline kit that takes its place without a network.
+revision, a mirror where there is one, and the folder or file of the offline kit that takes its
+place without a network. How a row gets onto this machine is in `cache`.
 """
 
-import os
-import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from . import offline_kit
-from .errors import one_of
+from .errors import CourseError, one_of
 
 KIT = offline_kit.KIT
 
 SOURCES = ("auto", "hub", "offline")
-PROBE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class File:
+    """One file to be downloaded.
+
+    Attributes:
+        path: Where it goes, inside the folder of its resource.
+        url: Where it comes from.
+        size: Bytes; `None` where nobody says so beforehand.
+        digest: `sha256:`, `md5:` or `git:` (Git's SHA-1 of a file) with hexadecimal digits;
+            `None` where none is published.
+    """
+
+    path: str
+    url: str
+    size: int | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -28,24 +44,51 @@ class Resource:
         kind: `model`, `dataset` or `photo`.
         hub_id: Repository on the Hub, or the address of a file.
         revision: Commit of that repository, so that the course sees the same bytes tomorrow.
+        files: Which files of the repository are needed, as patterns.
+        size: About how many bytes that is, known before anything is asked.
         twin: Path of the offline twin inside the kit.
         licence: Licence of the Hub's original.
         description: One line for a reader: what the Hub's original is.
         twin_description: The same for the offline twin.
+        mirror: Files to take where `hub_id` does not answer.
+        known_labels: Some label numbers with their class names. They are compared after loading:
+            a model or data set with another order of classes would be wrong without a word.
     """
 
     name: str
     kind: str
     hub_id: str
     revision: str | None
+    files: tuple[str, ...]
+    size: int
     twin: str
     licence: str
     description: str
     twin_description: str
+    mirror: tuple[File, ...] = ()
+    known_labels: Mapping[int, str] = field(default_factory=dict)
 
     def about(self, source: str) -> str:
         """The description of what a notebook with this source (`hub` or `offline`) uses."""
         return self.twin_description if source == "offline" else self.description
+
+    def check_labels(self, names) -> None:
+        """Compare class names with the ones that are known.
+
+        Args:
+            names: Class names in the order of their labels (a list, or a map from numbers).
+
+        Raises:
+            CourseError: If one of them is missing or another.
+        """
+        names = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
+        for label, name in self.known_labels.items():
+            if names.get(label) != name:
+                raise CourseError(
+                    f"Label {label} of {self.name!r} is {names.get(label)!r}, but the course "
+                    f"knows it as {name!r}: this copy has another order of classes; remove it, or "
+                    "set VIT_SOURCE=offline."
+                )
 
     @property
     def twin_path(self) -> Path:
@@ -58,6 +101,11 @@ class Resource:
         return KIT / self.twin
 
 
+def _flowers(name: str, size: int, md5: str) -> File:
+    url = f"https://www.robots.ox.ac.uk/~vgg/data/flowers/102/{name}"
+    return File(f"original/{name}", url, size, f"md5:{md5}")
+
+
 RESOURCES = {
     row.name: row
     for row in (
@@ -66,6 +114,8 @@ RESOURCES = {
             kind="model",
             hub_id="google/vit-base-patch16-224",
             revision="3f49326eb077187dfe1c2a2bb15fbd74e6ab91e3",
+            files=("config.json", "preprocessor_config.json", "model.safetensors"),
+            size=346_400_000,
             twin="quarter",
             licence="Apache-2.0",
             description=(
@@ -77,12 +127,19 @@ RESOURCES = {
                 "course: the ten classes of CIFAR-10 from photographs, all others from emoji "
                 "drawings"
             ),
+            known_labels={
+                0: "tench, Tinca tinca",
+                285: "Egyptian cat",
+                999: "toilet tissue, toilet paper, bathroom tissue",
+            },
         ),
         Resource(
             name="cifar10",
             kind="dataset",
             hub_id="uoft-cs/cifar10",
             revision="0b2714987fa478483af9968de7c934580d0bb9a2",
+            files=("README.md", "plain_text/*.parquet"),
+            size=143_700_000,
             twin="cifar10",
             licence="unknown (Krizhevsky 2009)",
             description="60,000 photographs of 32x32 pixels in ten classes",
@@ -90,12 +147,15 @@ RESOURCES = {
                 "drawings of 32x32 pixels in the ten classes of CIFAR-10, the test set by other "
                 "artists than the training set"
             ),
+            known_labels={0: "airplane", 3: "cat", 9: "truck"},
         ),
         Resource(
             name="flowers102",
             kind="dataset",
             hub_id="dpdl-benchmark/oxford_flowers102",
             revision="544b55c9af69a05742ead7571cd7ae23cfcd758b",
+            files=("README.md", "data/*.parquet"),
+            size=346_000_000,
             twin="flowers102",
             licence="unknown (Nilsback and Zisserman 2008)",
             description="8,189 photographs of 102 kinds of flowers",
@@ -103,16 +163,34 @@ RESOURCES = {
                 "drawings of 102 kinds of plants, fruits and animals, the test set by other "
                 "artists than the training set"
             ),
+            # The authors' own files, with the MD5 sums that torchvision.datasets.Flowers102 has.
+            mirror=(
+                _flowers("102flowers.tgz", 344_862_509, "52808999861908f626f3c1f4e79d11fa"),
+                _flowers("imagelabels.mat", 502, "e0620be6f572b9609742df49c70aed4d"),
+                _flowers("setid.mat", 14_989, "a5357ecc9cb78c4bef273ce3793fc85c"),
+            ),
+            known_labels={0: "pink primrose", 50: "petunia", 101: "blackberry lily"},
         ),
         Resource(
             name="photo",
             kind="photo",
             hub_id="http://images.cocodataset.org/val2017/000000039769.jpg",
             revision=None,
+            files=("photo",),
+            size=173_131,
             twin="photos/cat.jpg",
             licence="CC BY 2.0 (COCO val2017)",
             description="the sample photograph: two cats on a sofa",
             twin_description="the sample photograph: a cat",
+            # The same pixels as a PNG file: transformers tests its ViT with it.
+            mirror=(
+                File(
+                    "photo",
+                    "https://raw.githubusercontent.com/huggingface/transformers/"
+                    "d05a9215b4f311963e465b99753ac711fb828893/"
+                    "tests/fixtures/tests_samples/COCO/000000039769.png",
+                ),
+            ),
         ),
     )
 }
@@ -121,49 +199,3 @@ RESOURCES = {
 def get(name: str) -> Resource:
     """Return one row of the table; raises `CourseError` for a name that is not there."""
     return RESOURCES[one_of("The resource", name, tuple(RESOURCES))]
-
-
-def hub_answers(seconds: float = PROBE_SECONDS) -> bool:
-    """Whether a TCP connection to the Hub opens within `seconds`.
-
-    `HF_ENDPOINT` is respected, as in `huggingface_hub`.
-    """
-    url = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        with socket.create_connection((url.hostname, port), timeout=seconds):
-            return True
-    except OSError:
-        return False
-
-
-def is_cached(name: str) -> bool:
-    """Whether the resource lies in the cache of the Hugging Face libraries on this machine."""
-    row = get(name)
-    if row.kind == "photo":
-        return False
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    folder = f"{row.kind}s--" + row.hub_id.replace("/", "--")
-    return (Path(HF_HUB_CACHE) / folder / "snapshots" / str(row.revision)).is_dir()
-
-
-def choose_source(wanted: str, names: tuple[str, ...]) -> tuple[str, str]:
-    """Decide where the resources of a notebook come from.
-
-    Args:
-        wanted: `hub` and `offline` insist. `auto` takes what is cached, else the Hub if it
-            answers within three seconds, else the offline kit.
-        names: The resources that the notebook needs.
-
-    Returns:
-        `(source, reason)` with source `hub` or `offline`, and a reason for the reader.
-    """
-    one_of("VIT_SOURCE", wanted, SOURCES)
-    if wanted != "auto":
-        return wanted, "as VIT_SOURCE says"
-    if names and all(is_cached(n) for n in names if get(n).kind != "photo"):
-        return "hub", "from the cache on this machine"
-    if hub_answers():
-        return "hub", "the Hub answers"
-    return "offline", "the Hub did not answer"

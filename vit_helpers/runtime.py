@@ -8,6 +8,8 @@ The environment variables are read here and nowhere else:
 | `VIT_PROFILE` | `quick` (fits two CPU cores), `full` (published accuracy, on a GPU) | `quick` |
 | `VIT_SEED` | a whole number from 0 | `0` |
 | `VIT_BARS` | `on`, `off` (progress bars) | `on` |
+
+`VIT_CACHE`, a folder, is read in `cache`.
 """
 
 import json
@@ -16,7 +18,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import resources
+from . import cache, resources
 from .errors import CourseError, one_of
 
 PROFILES = ("quick", "full")
@@ -122,25 +124,74 @@ def setup(*needs: str) -> Runtime:
         needs: Names of the resources that this notebook uses (see `resources.RESOURCES`).
 
     Raises:
-        CourseError: If an environment variable holds a value that is not allowed.
+        CourseError: If an environment variable holds a value that is not allowed, or if
+            `VIT_SOURCE=hub` and a resource cannot be downloaded.
     """
     global _current
     profile = read_choice("VIT_PROFILE", PROFILES, "quick")
     seed = read_seed()
     read_choice("VIT_BARS", ("on", "off"), "on")
     wanted = read_choice("VIT_SOURCE", resources.SOURCES, "auto")
-    source, reason = resources.choose_source(wanted, needs)
-    quiet(offline=source == "offline" or "cache" in reason)
+    source, notice = choose_source(wanted, needs)
+    quiet(offline=source == "offline")
     seed_everything(seed)
     device, precision = choose_device()
     _current = Runtime(device, precision, source, profile, seed)
     print(banner(_current))
-    if wanted == "auto" and source == "offline":
-        print(
-            f"NOTE: {reason}, so this notebook uses the offline kit: a small model and drawn "
-            "pictures. The steps are the same; the figures differ from the published ones."
-        )
+    if notice:
+        print(notice)
     return _current
+
+
+def choose_source(wanted: str, needs: tuple[str, ...]) -> tuple[str, str]:
+    """Decide where the resources of a notebook come from, and bring them to this machine.
+
+    After this nothing waits for a network any more: one notebook has one source, and every
+    loader reads from the disk.
+
+    Args:
+        wanted: `hub` and `offline` insist. `auto` takes what is cached, else the Hub if it
+            answers within three seconds and delivers, else the offline kit.
+        needs: Names of the resources that the notebook uses.
+
+    Returns:
+        `(source, notice)`: `hub` or `offline`, and what to tell the reader, or an empty text.
+
+    Raises:
+        CourseError: If `hub` is wanted and a resource cannot be downloaded.
+    """
+    if wanted == "offline":
+        return "offline", ""
+    if wanted == "hub":
+        cache.bring(needs, bar, tries=2)
+        return "hub", ""
+    try:
+        cache.bring(needs, bar)
+        reason = "" if needs else cache.hub_answers()
+    except cache.ResourceError as error:
+        reason = error.reason
+    except CourseError as error:  # the disk is full, or nothing can be written
+        reason = str(error).rstrip(".")
+    if not reason:
+        return "hub", ""
+    return "offline", (
+        f"NOTE: {reason}. So this notebook uses the offline kit: a small model and drawn "
+        "pictures. The steps are the same; the figures differ from the published ones. To try "
+        "again, run this cell again."
+    )
+
+
+def place(name: str) -> Path:
+    """Folder of a resource in this run (the sample photograph: its file), whole and checked.
+
+    Raises:
+        CourseError: If it is damaged or cannot be downloaded.
+    """
+    row = resources.get(name)
+    if current().source == "offline":
+        return row.twin_path
+    folder = cache.bring([name], bar, tries=2)[name]
+    return cache.files(name, folder)[0] if row.kind == "photo" else folder
 
 
 def current() -> Runtime:
@@ -176,6 +227,7 @@ def quiet(*, offline: bool) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
     if not bars_on():
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import pandas as pd
 
