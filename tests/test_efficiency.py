@@ -1,6 +1,7 @@
 """Efficient inference: engines agree with the model, timing is fair, failures are rows."""
 
 import contextlib
+import copy
 import io
 import warnings
 from dataclasses import replace
@@ -21,8 +22,6 @@ from transformers import (
 from vit_helpers import efficiency, plots
 from vit_helpers.efficiency import BASELINE, Engine, Variant
 from vit_helpers.errors import CourseError
-
-SLOW_TO_BUILD = ("torch.compile",)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def shop(model, pictures):
-    shop = efficiency.Workshop(model, pictures[:4])
+    shop = efficiency.Workshop(model, pictures[:4], merged_per_layer=2)
     yield shop
     shop.close()
 
@@ -57,7 +56,7 @@ def shop(model, pictures):
 @pytest.fixture(scope="module")
 def built(shop):
     """All variants but the slow one, and what building them printed. A warning is an error."""
-    variants = [v for v in efficiency.VARIANTS if v.name not in SLOW_TO_BUILD]
+    variants = [v for v in efficiency.VARIANTS if not v.minutes and v.name != "torch.compile"]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         with warnings.catch_warnings():
@@ -83,16 +82,16 @@ class TestVariants:
     def test_none_fails_here(self, attempts):
         assert not [f"{a.name}: {a.reason}" for a in attempts if a.status == "failed"]
 
-    def test_each_engine_answers_like_the_model_for_any_batch(self, attempts, model, pictures):
-        with torch.no_grad():
-            expected = model(pictures).logits
+    def test_each_engine_answers_like_its_network_for_any_batch(self, shop, attempts, pictures):
         for attempt in attempts:
             if attempt.engine is None:
                 continue
+            with torch.no_grad():
+                expected = shop.network(attempt.variant.merged)(pictures)
             for batch in (1, 2, 7):
                 logits = attempt.engine(pictures[:batch])
                 assert logits.dtype == torch.float32, attempt.name
-                close = 1e-4 if attempt.variant.family not in ("16 bits", "int8") else 0.5
+                close = 1e-4 if attempt.variant.arithmetic == "fp32" else 0.5
                 difference = (logits - expected[:batch]).abs().max()
                 assert difference < close, (attempt.name, batch)
 
@@ -114,7 +113,7 @@ class TestVariants:
         assert not folder.exists()
 
     def test_a_missing_compiler_is_a_row_with_its_reason(self, shop, monkeypatch):
-        monkeypatch.setattr(efficiency.shutil, "which", lambda name: None)
+        monkeypatch.setattr("vit_helpers.efficiency.variants.shutil.which", lambda name: None)
         (attempt,) = efficiency.build(shop, efficiency.select("torch.compile"))
         assert attempt.status == "not here"
         assert "C++ compiler" in attempt.reason
@@ -153,7 +152,7 @@ class TestWorkshop:
             efficiency.Workshop(ResNetForImageClassification(config), pictures)
 
     def test_refuses_a_model_in_half_precision(self, model, pictures):
-        half = efficiency.copy.deepcopy(model).half()
+        half = copy.deepcopy(model).half()
         with pytest.raises(CourseError, match="float16"):
             efficiency.Workshop(half, pictures)
 
@@ -171,14 +170,14 @@ class TestExport:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            efficiency._write(tmp_path / "model.onnx", writer)
+            efficiency.write_whole(tmp_path / "model.onnx", writer)
         assert not list(tmp_path.iterdir())
 
     def test_an_old_file_survives_a_failing_export(self, tmp_path):
         old = tmp_path / "model.onnx"
         old.write_text("old")
         with pytest.raises(ZeroDivisionError):
-            efficiency._write(old, lambda path: 1 / 0)
+            efficiency.write_whole(old, lambda path: 1 / 0)
         assert old.read_text() == "old"
 
     def test_a_missing_file_is_named(self, tmp_path):

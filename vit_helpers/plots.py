@@ -591,6 +591,8 @@ FAMILY_STYLES = {
     "captured graph": (SKY, "^"),
     "ONNX Runtime": (ORANGE, "D"),
     "int8": (RED, "P"),
+    "OpenVINO": (PINK, "v"),
+    "merged tokens": (BLACK, "*"),
 }
 
 
