@@ -18,7 +18,6 @@ measured time includes the copy to a GPU and back, and the wait for it.
 | `roofline` | the machine's own rate, operations of the network |
 | `memory`, `batches` | peak memory; batch sizes |
 | `deploy`, `standalone` | one file with everything inside, and the script that needs no torch |
-| `bench` | the command `python -m vit_helpers bench inference` |
 """
 
 from .batches import is_out_of_memory, largest_batch, saturation, sweep

@@ -19,8 +19,9 @@ from .roofline import count_flops
 
 ONNX_CHECK_BATCHES = (1, 2, 7)
 
-# Eight tokens less in each of 12 layers: 197 become 101, and a quarter of the work is saved.
-MERGED_PER_LAYER = 8
+# Sixteen tokens less in each of the last 8 of 12 blocks: 197 become 69. Found on pictures of the
+# course's model: 98 % of its answers stay; with 8 in each of all blocks 97 %.
+MERGED_PER_LAYER, MERGED_FROM = 16, 4
 
 # The libraries that turn a model into another form warn about themselves. Each line is a warning
 # that was read and found harmless here; anything else is still shown.
@@ -58,7 +59,7 @@ class Workshop:
         model: A trained ViT classifier in float32, in evaluation mode.
         calibration: Normalised pictures (N, 3, H, W) that static quantisation looks at. They
             must not be among the pictures that the result is judged on.
-        merged_per_layer: How many tokens each layer of a merging variant saves.
+        merged_per_layer: How many tokens a merging variant saves in each of its later blocks.
 
     Raises:
         CourseError: If the model is no ViT in float32, or there are no calibration pictures.
@@ -113,7 +114,8 @@ class Workshop:
         if not difference < 1e-3:
             name = type(self.model).__name__
             raise CourseError(f"{name} is not a plain ViT inside: its tokens cannot be merged.")
-        return MergingViT(self.model, self.merged_per_layer)
+        first = min(MERGED_FROM, len(models.blocks(self.model)) // 3)
+        return MergingViT(self.model, self.merged_per_layer, first)
 
     @cached_property
     def example(self) -> torch.Tensor:

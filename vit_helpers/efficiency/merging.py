@@ -22,30 +22,39 @@ class MergingViT(nn.Module):
         model: A ViT classifier of transformers, any release of it.
         per_layer: How many tokens disappear in each layer (`r` in the paper). Where fewer than
             that can be merged, as many as possible do.
+        first: The first block that merges. The paper merges in all; the first blocks tell apart
+            what later ones need, and sparing them kept more answers of the course's model.
 
     Raises:
         CourseError: If `per_layer` is below zero, or the blocks are not those of a ViT.
     """
 
-    def __init__(self, model: nn.Module, per_layer: int):
+    def __init__(self, model: nn.Module, per_layer: int, first: int = 0):
         super().__init__()
-        if per_layer < 0:
-            raise CourseError(f"per_layer is {per_layer}, but must be 0 or more tokens a layer.")
-        self.per_layer = per_layer
+        if per_layer < 0 or first < 0:
+            raise CourseError(
+                f"per_layer is {per_layer} and first {first}: both must be 0 or more."
+            )
+        self.per_layer, self.first = per_layer, first
         self.heads = model.config.num_attention_heads
         self.embeddings = models.embeddings(model)
         self.blocks = nn.ModuleList(_Block(block, self.heads) for block in models.blocks(model))
-        self.norm = model.base_model.layernorm
-        self.head = models.head(model)
+        self.norm, self.head = getattr(model.base_model, "layernorm", None), models.head(model)
+        if self.norm is None or self.head.in_features != model.config.hidden_size:
+            name = type(model).__name__
+            raise CourseError(
+                f"{name} does not classify by its [CLS] token alone: not a plain ViT."
+            )
         self.eval()
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """From pictures (B, 3, H, W) to logits (B, classes)."""
         tokens = self.embeddings(pixel_values)  # (B, T, D)
         size = torch.ones_like(tokens[..., :1])  # (B, T, 1): patches that a token stands for
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks):
             tokens, keys = block.attend(tokens, size)
-            tokens, size = merge(tokens, size, keys, self.per_layer)
+            if number >= self.first:
+                tokens, size = merge(tokens, size, keys, self.per_layer)
             tokens = block.think(tokens)
         return self.head(self.norm(tokens)[:, 0])
 
@@ -69,7 +78,7 @@ class _Block(nn.Module):
         self.activation = getattr(mlp, "activation_fn", None) or mlp.intermediate_act_fn
 
     def attend(self, tokens, size):
-        """The attention half of a block. Returns `(tokens (B, T, D), keys (B, T, d))`.
+        """The attention half of a block. Returns `(tokens, keys)`, both (B, T, D).
 
         A token that stands for many patches counts as many: log(size) is added to its scores
         ("proportional attention", section 3 of the paper).
@@ -83,7 +92,7 @@ class _Block(nn.Module):
         scores = (query @ key.transpose(-2, -1)) * key.shape[-1] ** -0.5
         scores = scores + size.log().transpose(1, 2)[:, None]  # (B, 1, 1, T), for each column
         mixed = scores.softmax(-1) @ value
-        return tokens + self.out(mixed.transpose(1, 2).flatten(2)), key.mean(1)
+        return tokens + self.out(mixed.transpose(1, 2).flatten(2)), key.transpose(1, 2).flatten(2)
 
     def think(self, tokens):
         """The other half: each token for itself."""
@@ -100,31 +109,31 @@ def merge(tokens, size, keys, count: int):
     Args:
         tokens: Shape (B, T, D).
         size: How many patches each token stands for, (B, T, 1).
-        keys: What similarity is judged by, the mean key over the heads, (B, T, d).
-        count: How many pairs, at most half of the tokens but [CLS].
+        keys: What similarity is judged by, (B, T, d). Here the keys of all heads side by side;
+            the paper takes their mean, which says little where a head has 16 numbers.
+        count: How many pairs. Where A is smaller than that, all of A is merged.
 
     Returns:
         `(tokens (B, T - count, D), size (B, T - count, 1))`, [CLS] first. The order of the
         others is lost; it does not matter, since positions were added before the first layer.
     """
-    count = min(count, (tokens.shape[1] - 1) // 2)
+    count = min(count, (tokens.shape[1] - 1) // 2)  # size of A
     if count == 0:
         return tokens, size
     keys = nn.functional.normalize(keys, dim=-1)
-    similar = keys[:, ::2] @ keys[:, 1::2].transpose(1, 2)  # (B, A, B), from -1 to 1
+    similar = keys[:, 2::2] @ keys[:, 1::2].transpose(1, 2)  # (B, A, B), from -1 to 1
     best, partner = similar.max(dim=-1)  # (B, A)
-    is_cls = (torch.arange(best.shape[1], device=best.device) == 0).to(best.dtype)
-    order = (best - 4 * is_cls).argsort(dim=-1)  # [CLS] comes first, the best pairs last
+    order = best.argsort(dim=-1)  # the best pairs last
     kept, joined = order[:, :-count], order[:, -count:]
 
     whole = torch.cat([tokens * size, size], dim=-1)  # sums, and what to divide them by
-    a, b = whole[:, ::2], whole[:, 1::2]
+    cls, a, b = whole[:, :1], whole[:, 2::2], whole[:, 1::2]
     partner = partner.gather(1, joined)  # (B, count)
     # (B, B, count): a one where a token of B receives one of A. A product with ones and zeros
     # runs fast everywhere; `scatter_add` does not.
     receives = (torch.arange(b.shape[1], device=b.device)[:, None] == partner[:, None]).to(b.dtype)
     b = b + receives @ _rows(a, joined)
-    whole = torch.cat([_rows(a, kept), b], dim=1)
+    whole = torch.cat([cls, _rows(a, kept), b], dim=1)
     return whole[..., :-1] / whole[..., -1:], whole[..., -1:]
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .. import runtime
-from ..errors import one_of
+from ..errors import CourseError, one_of
 from . import engines, memory
 from .engines import Engine, LogitsOnly, Workshop, megabytes, onnx_engine, write_whole
 
@@ -405,7 +405,7 @@ VARIANTS = (
     Variant("OpenVINO fp32", "OpenVINO", partial(_build_openvino, "f32", False), needs_openvino),
     Variant(
         "OpenVINO bf16",
-        "OpenVINO",
+        "16 bits",
         partial(_build_openvino, "bf16", False),
         needs_openvino_and_bf16,
         "bf16",
@@ -436,7 +436,8 @@ class Attempt:
 
     Attributes:
         variant: The variant.
-        status: `ran`, `not here` (something it needs is missing) or `failed` (it should work).
+        status: `ran`, `not here` (something it needs is missing, or it does not suit this model)
+            or `failed` (it should work).
         reason: Why not, in a line; empty for `ran`.
         engine: The engine, or `None`.
     """
@@ -488,6 +489,8 @@ def _attempt(shop: Workshop, variant: Variant) -> Attempt:
             with memory.Growth(shop.device) as growth:
                 logits = built(shop.calibration[:1])
         flops = shop.flops(variant.merged)
+    except CourseError as error:  # a builder of ours says in a sentence why it cannot
+        return Attempt(variant, "not here", str(error))
     except Exception as error:  # any library may raise anything; the row says what it was
         return Attempt(variant, "failed", _one_line(error))
     if not torch.isfinite(logits).all():
