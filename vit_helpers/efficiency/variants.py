@@ -198,13 +198,16 @@ def _build_openvino(precision: str, merged: bool, shop: Workshop) -> Engine:
 
 def _quantised_by_nncf(graph, calibration: torch.Tensor):
     """Weights and activations in int8, with the scales of a transformer (nncf)."""
-    import nncf
+    from IPython.utils.capture import capture_output
 
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    pictures = nncf.Dataset([picture[None].cpu().numpy() for picture in calibration])
-    return nncf.quantize(
-        graph, pictures, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration)
-    )
+    with capture_output():  # it draws bars of its own, wherever it runs
+        import nncf
+
+        logging.getLogger("nncf").setLevel(logging.ERROR)
+        pictures = nncf.Dataset([picture[None].cpu().numpy() for picture in calibration])
+        return nncf.quantize(
+            graph, pictures, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration)
+        )
 
 
 # --- what a variant needs ----------------------------------------------------------------------
