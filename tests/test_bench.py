@@ -74,3 +74,9 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
 def test_an_unknown_variant_is_named_before_anything_is_loaded(capsys):
     assert command.main(["bench", "inference", "--variants", "fp64"]) == 2
     assert "'fp64'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("batch", ["0", "17"])
+def test_a_batch_that_does_not_fit_is_named_before_anything_is_loaded(capsys, batch):
+    assert command.main(["bench", "inference", "--pictures", "16", "--batch", batch]) == 2
+    assert f"batch {batch}" in capsys.readouterr().err

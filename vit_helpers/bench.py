@@ -46,16 +46,20 @@ def run(request: Request) -> int:
         0, or 1 if a variant that should work here failed.
 
     Raises:
-        CourseError: If the model cannot be loaded or is not a ViT, or a variant is unknown.
+        CourseError: If the model cannot be loaded or is not a ViT, a variant is unknown, or a
+            batch is larger than the number of pictures.
     """
     chosen = efficiency.select(*request.names) if request.names else list(efficiency.VARIANTS)
     baseline = efficiency.select(efficiency.BASELINE)
     chosen = baseline + [v for v in chosen if v not in baseline]
     rt = runtime.setup("classifier", "cifar10")
+    count = rt.pick(quick=200, full=1000) if request.pictures is None else request.pictures
+    for batch in request.batches:
+        if not 1 <= batch <= count:
+            raise CourseError(f"The batch {batch} must be from 1 to the {count} pictures.")
     model, processor = load(request.model)
     models.blocks(model)  # a model that is no ViT is refused before anything else is done
     transform = data.eval_transform(processor)
-    count = request.pictures or rt.pick(quick=200, full=1000)
     own, labels = data.own_pictures(model, count, rt.seed)
     pictures = torch.stack([transform(data.to_tensor(picture)) for picture in own])
     request.folder.mkdir(parents=True, exist_ok=True)
