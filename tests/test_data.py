@@ -356,3 +356,64 @@ def test_random_indices_differ_and_repeat(size, seed):
 def test_more_random_indices_than_there_are():
     with pytest.raises(CourseError):
         data.random_indices(5, 9)
+
+
+# --- pictures that the classifier knows --------------------------------------------------------
+
+
+@pytest.fixture
+def classifier(rt):
+    return models.load_classifier()[0]
+
+
+def test_own_pictures_are_of_classes_that_the_classifier_names_mostly_right(classifier):
+    pictures, labels = data.own_pictures(classifier)
+    assert len(pictures) == len(labels) == 200
+    assert len(set(labels.tolist())) >= 190
+    assert {p.mode for p in pictures} == {"RGB"}
+    transform = data.eval_transform(models.load_processor())
+    some = torch.stack([transform(data.to_tensor(p)) for p in pictures[::10]])
+    with torch.inference_mode():
+        answers = classifier(some).logits.argmax(-1)
+    assert (answers == labels[::10]).float().mean() > 0.6
+
+
+def test_more_own_pictures_are_other_views_with_the_same_labels(classifier):
+    few, labels = data.own_pictures(classifier)
+    many, more = data.own_pictures(classifier, 450)
+    assert len(many) == len(more) == 450
+    assert more[:200].tolist() == more[200:400].tolist() == labels.tolist()
+    assert many[:200] == few
+    assert many[200].tobytes() != few[0].tobytes()
+    assert [p.tobytes() for p in many] == [
+        p.tobytes() for p in data.own_pictures(classifier, 450)[0]
+    ]
+
+
+def test_own_pictures_have_no_labels_for_a_model_with_other_names(classifier):
+    classifier.config.id2label = {i: f"thing {i}" for i in range(204)}
+    pictures, labels = data.own_pictures(classifier, 20)
+    assert (len(pictures), labels) == (20, None)
+
+
+def test_own_pictures_from_the_hub_are_photographs_without_the_deer(classifier, monkeypatch):
+    from dataclasses import replace
+
+    from vit_helpers import runtime
+
+    twin = data.load_dataset("cifar10")
+    monkeypatch.setattr(runtime, "_current", replace(runtime.current(), source="hub"))
+    asked = []
+    monkeypatch.setattr(data, "load_dataset", lambda name: asked.append(name) or twin)
+    pictures, labels = data.own_pictures(classifier, 60)
+    deer = data.class_names(twin["test"]).index("deer")
+    never = {r["img"].convert("RGB").tobytes() for r in twin["test"] if r["label"] == deer}
+    assert asked == ["cifar10"] and labels is None
+    assert len(pictures) == 60
+    assert never and not never & {p.tobytes() for p in pictures}
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_no_own_pictures_are_refused(classifier, count):
+    with pytest.raises(CourseError, match=f"count is {count}"):
+        data.own_pictures(classifier, count)

@@ -52,9 +52,7 @@ def test_network_of_the_training_computes_the_same_as_transformers(judge):
     lean.load_transformers_state_dict(stored)
     x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
-        torch.testing.assert_close(
-            lean(patchify(x)), judge.model(x).logits, atol=5e-3, rtol=1e-3
-        )
+        torch.testing.assert_close(lean(patchify(x)), judge.model(x).logits, atol=5e-3, rtol=1e-3)
 
 
 def test_every_photograph_of_the_kit_is_named_rightly(judge):

@@ -30,6 +30,10 @@ RACE = pd.DataFrame(
         "agreement": [1.0, 0.995],
         "family": ["PyTorch", "PyTorch"],
         "status": ["ran", "ran"],
+        "verdict": ["baseline", "faster"],
+        "from": [float("nan"), 1.8],
+        "to": [float("nan"), 2.2],
+        "pareto": [True, True],
     },
     index=["eager", "sdpa"],
 )

@@ -1,4 +1,4 @@
-"""The command line: `python -m vit_helpers run | refresh | test | prefetch | doctor`."""
+"""The command line: `python -m vit_helpers run | refresh | test | bench | prefetch | doctor`."""
 
 import argparse
 import sys
@@ -22,6 +22,15 @@ def parser() -> argparse.ArgumentParser:
     prefetch = commands.add_parser("prefetch", help="download all that the course needs")
     prefetch.add_argument("--to", type=Path, help="a folder to copy or share (set VIT_CACHE to it)")
     commands.add_parser("doctor", help="say what will and will not work on this machine")
+    bench = commands.add_parser("bench", help="measure what this machine can do")
+    kinds = bench.add_subparsers(dest="kind", required=True)
+    inference = kinds.add_parser("inference", help="the table of notebook 05 for any ViT")
+    inference.add_argument("--model", help="an id of the Hub or a folder; the course's if none")
+    inference.add_argument("--variants", nargs="+", default=[], metavar="NAME", help="all if none")
+    inference.add_argument("--batch", nargs="+", type=int, default=[1, 8], metavar="N")
+    inference.add_argument("--pictures", type=int, help="200 in quick, 1,000 in full")
+    inference.add_argument("--rounds", type=int, default=20, help="in how many turns to measure")
+    inference.add_argument("--to", type=Path, default=runner.BUILD / "bench", help="for results")
     return top
 
 
@@ -51,10 +60,26 @@ def main(arguments: list[str] | None = None) -> int:
             return prefetch(options.to)
         if options.command == "doctor":
             return doctor.run()
+        if options.command == "bench":
+            return _bench(options)
         return runner.test(options.only)
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from . import bench  # needs torch, which the other commands do without
+
+    request = bench.Request(
+        model=options.model,
+        batches=options.batch,
+        names=options.variants,
+        pictures=options.pictures,
+        rounds=options.rounds,
+        folder=options.to,
+    )
+    return bench.run(request)
 
 
 if __name__ == "__main__":

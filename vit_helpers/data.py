@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from . import cache, resources, runtime
+from . import cache, offline_kit, resources, runtime
 from .errors import CourseError, in_range
 
 TIMEOUT_SECONDS = 10
@@ -102,6 +102,82 @@ def take(dataset, count: int | None, seed: int = 0):
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     chosen = [order[labels[order] == label][:per_class] for label in range(len(names))]
     return dataset.select(torch.cat(chosen).sort().values.tolist())
+
+
+def own_pictures(model, count: int | None = None, seed: int = 0):
+    """Pictures of things that the classifier has a class for.
+
+    A picture of something unknown lies between classes, and a breath moves its answer. Whether a
+    faster model answers the same is judged on these.
+
+    Offline they are drawings by artists that the classifier never saw, one of each class, and six
+    photographs. From the Hub they are CIFAR-10's test photographs, without the deer, which is in
+    none of the 1,000 classes of ImageNet.
+
+    Args:
+        model: The classifier; it knows the names of its classes.
+        count: About how many; 200 by default. More than there are: as many views are added,
+            mirrored and cropped.
+        seed: Of the choice and of the views.
+
+    Returns:
+        `(pictures, labels)`: a list of PIL pictures, and their labels as the classifier numbers
+        them (N,), or `None` where its classes have other names.
+
+    Raises:
+        CourseError: If `count` is below 1.
+    """
+    count = 200 if count is None else count
+    if count < 1:
+        raise CourseError(f"count is {count}, but must be 1 or more pictures.")
+    if runtime.current().source == "hub":
+        test = load_dataset("cifar10")["test"]
+        names = class_names(test)
+        known = [i for i, label in enumerate(test["label"]) if names[label] != "deer"]
+        chosen = random_indices(len(known), min(count, len(known)), seed)
+        pictures = [to_rgb(test[known[i]][image_column(test)]) for i in chosen]
+        return _views(pictures, count, seed), None
+    pictures, labels = _kit_pictures(model)
+    if labels is not None:
+        labels = labels.repeat(-(-count // len(pictures)))[:count]
+    return _views(pictures, count, seed), labels
+
+
+def _kit_pictures(model):
+    """The offline classifier's own pictures, with their labels in the order of `model`."""
+    import json
+
+    folder = resources.get("classifier").twin_path
+    names = json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"]
+    held_out = _read_parquet_table(folder / "heldout.parquet")
+    pictures = [_decode(file["bytes"], "a held-out picture") for file in held_out["image"]]
+    said = [names[str(label)] for label in held_out["label"]]
+    for path in offline_kit.verify_twin("photos"):
+        pictures.append(load_image(path))
+        said.append(path.stem)
+    numbers = {name: number for number, name in model.config.id2label.items()}
+    if not set(said) <= set(numbers):
+        return pictures, None
+    return pictures, torch.tensor([numbers[name] for name in said])
+
+
+def _read_parquet_table(path: Path) -> dict[str, list]:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path).to_pydict()
+
+
+def _views(pictures: list, count: int, seed: int) -> list:
+    """The pictures, then mirrored and slightly cropped views of them, `count` in all."""
+    draw = torch.Generator().manual_seed(seed)
+    views = pictures[:count]
+    while len(views) < count:
+        picture = ImageOps.mirror(pictures[len(views) % len(pictures)])
+        left, top, right, bottom = (0.1 * torch.rand(4, generator=draw)).tolist()
+        width, height = picture.size
+        box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
+        views.append(picture.crop(tuple(round(edge) for edge in box)))
+    return views
 
 
 # --- single pictures ---------------------------------------------------------------------------

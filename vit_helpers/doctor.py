@@ -134,9 +134,8 @@ def processor() -> Line:
     """The CPU: how many threads torch uses, and whether it has bf16."""
     import torch
 
-    from .efficiency import cpu_has_bf16
-
-    bf16 = "with bf16" if cpu_has_bf16() else "without bf16 (that row of notebook 5 is left out)"
+    has = runtime.cpu_has_bf16()
+    bf16 = "with bf16" if has else "without bf16 (that row of notebook 5 is left out)"
     return Line("ok", "CPU", f"{torch.get_num_threads()} of {os.cpu_count()} threads, {bf16}")
 
 

@@ -172,12 +172,13 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     Raises:
         CourseError: If the model has no list of `config.num_hidden_layers` equal blocks.
     """
-    depth = model.config.num_hidden_layers
+    depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             if len({type(child) for child in module}) == 1:
                 return module
-    raise CourseError(f"{type(model).__name__} has no list of {depth} encoder blocks: not a ViT.")
+    blocks = "encoder blocks" if depth is None else f"{depth} encoder blocks"
+    raise CourseError(f"{type(model).__name__} has no list of {blocks}: not a ViT.")
 
 
 def embeddings(model: nn.Module) -> nn.Module:

@@ -591,6 +591,8 @@ FAMILY_STYLES = {
     "captured graph": (SKY, "^"),
     "ONNX Runtime": (ORANGE, "D"),
     "int8": (RED, "P"),
+    "OpenVINO": (PINK, "v"),
+    "merged tokens": (BLACK, "*"),
 }
 
 
@@ -650,7 +652,10 @@ def race_bars(table) -> Plot:
 
 
 def speed_agreement(frame) -> Plot:
-    """Speed-up of each variant against its agreement with the baseline.
+    """Speed-up of each variant against its agreement with the baseline, with its interval.
+
+    The Pareto line joins those that no other beats in both at once. A variant that agrees too
+    seldom to be used is crossed out.
 
     Args:
         frame: A raw table of `efficiency.compare`. Variants that did not run are left out.
@@ -666,6 +671,14 @@ def speed_agreement(frame) -> Plot:
         chosen = (ran["family"] == family).to_numpy()
         if chosen.any():
             ax.plot(speed[chosen], share[chosen], marker, color=color, label=family, markersize=9)
+    for i in np.flatnonzero((ran["verdict"] != "baseline") & np.isfinite(ran["to"])):
+        color = FAMILY_STYLES[ran["family"].iloc[i]][0]
+        ax.hlines(share[i], ran["from"].iloc[i], ran["to"].iloc[i], color=color, linewidth=1.5)
+    wrong = (ran["verdict"] == "unusable").to_numpy()
+    ax.plot(speed[wrong], share[wrong], "x", color=BLACK, markersize=13)
+    best = ran[ran["pareto"]].sort_values("speed-up")
+    corners = best["speed-up"], 100 * best["agreement"]
+    ax.plot(*corners, "--", color="0.45", linewidth=1.2, zorder=0, label="Pareto line")
     # Names in a column on the right, each joined to its point: points lie on top of one another.
     order = np.lexsort((speed, share))[::-1]
     right = speed.max() * 1.06
@@ -686,7 +699,8 @@ def speed_agreement(frame) -> Plot:
         f"{n} ≈ {s:.2f} times as fast, agreement ≈ {a:.1f} %"
         for n, s, a in zip(ran.index, speed, share, strict=True)
     )
-    return finish(plot, f"Points of speed-up against agreement with the baseline. {words}.")
+    line = f"The Pareto line joins ≈ {len(best)} that no other beats in both"
+    return finish(plot, f"Points of speed-up against agreement with the baseline. {line}. {words}.")
 
 
 def batch_sizes(table, saturated: dict[str, int]) -> Plot:
@@ -710,7 +724,7 @@ def batch_sizes(table, saturated: dict[str, int]) -> Plot:
                 color = PALETTE[i % len(PALETTE)]
                 style = styles[i % len(styles)]
                 ax.plot(part["batch"], part[column], style, color=color, label=name)
-        ring = part[part["batch"] == saturated[name]]
+        ring = part[part["batch"] == saturated.get(name)]
         axes[1].plot(ring["batch"], ring["images/s"], "o", ms=14, mfc="none", mec=BLACK, mew=1.5)
     for ax, label in zip(axes, columns.values(), strict=True):
         ax.set_xscale("log", base=2)
@@ -725,5 +739,6 @@ def batch_sizes(table, saturated: dict[str, int]) -> Plot:
         f"{name} reaches at most ≈ {part['images/s'].max():.1f} images per second and comes within "
         f"5 % of that from batch ≈ {saturated[name]}"
         for name, part in table.groupby("variant", sort=False)
+        if name in saturated
     )
     return finish(plot, f"Lines against batch sizes {batches[0]} to {batches[-1]}. {words}.")

@@ -1,0 +1,132 @@
+"""`python -m vit_helpers bench inference`: the table of notebook 05 for any ViT of transformers."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from . import data, efficiency, models, plots, runtime
+from .errors import CourseError
+
+COLUMNS = (
+    *("median ms", "p5 ms", "p95 ms", "images/s", "speed-up", "from", "to", "verdict"),
+    *("MB", "memory MB", "agreement", "agreement from", "logit difference", "accuracy"),
+    *("same in a batch", "of possible"),
+)
+CALIBRATION_PICTURES = 48
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure.
+
+    Attributes:
+        model: An id of the Hub or a folder of `save_pretrained`; `None` for the course's own.
+        batches: Batch sizes, each with a table of its own.
+        names: Names of variants; all if empty.
+        pictures: How many pictures; `None` for 200 in the profile quick and 1,000 in full.
+        rounds: In how many turns.
+        folder: Where tables, JSON and pictures go.
+    """
+
+    model: str | None = None
+    batches: Sequence[int] = (1, 8)
+    names: Sequence[str] = ()
+    pictures: int | None = None
+    rounds: int = 20
+    folder: Path = Path("build/bench")
+
+
+def run(request: Request) -> int:
+    """Measure, print a table for each batch size, and write `batch-N.csv`, `.json` and `.png`.
+
+    Returns:
+        0, or 1 if a variant that should work here failed.
+
+    Raises:
+        CourseError: If the model cannot be loaded or is not a ViT, a variant is unknown, or a
+            batch is larger than the number of pictures.
+    """
+    chosen = efficiency.select(*request.names) if request.names else list(efficiency.VARIANTS)
+    baseline = efficiency.select(efficiency.BASELINE)
+    chosen = baseline + [v for v in chosen if v not in baseline]
+    rt = runtime.setup("classifier", "cifar10")
+    count = rt.pick(quick=200, full=1000) if request.pictures is None else request.pictures
+    for batch in request.batches:
+        if not 1 <= batch <= count:
+            raise CourseError(f"The batch {batch} must be from 1 to the {count} pictures.")
+    model, processor = load(request.model)
+    models.blocks(model)  # a model that is no ViT is refused before anything else is done
+    transform = data.eval_transform(processor)
+    own, labels = data.own_pictures(model, count, rt.seed)
+    pictures = torch.stack([transform(data.to_tensor(picture)) for picture in own])
+    request.folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(efficiency.Workshop(model, _calibration(transform, rt.seed))) as shop:
+        rates = efficiency.matrix_rates(rt.device)
+        print(f"\n{efficiency.machine()['processor']}, {torch.get_num_threads()} threads")
+        print(efficiency.for_reading(efficiency.rate_table(rates, shop.flops(False))).to_string())
+        attempts = efficiency.build(shop, chosen)
+        failed = False
+        for batch in request.batches:
+            frame = efficiency.compare(
+                attempts,
+                pictures,
+                min(request.rounds, len(pictures) // batch),
+                labels=labels,
+                batch=batch,
+                rates=rates,
+            )
+            _show(frame, batch, len(pictures))
+            about = {"model": request.model or "classifier", "batch": batch, "rates": rates}
+            _write(frame, request.folder / f"batch-{batch}", about)
+            failed = failed or bool(efficiency.failures(frame))
+    print(f"\nwritten to {request.folder}")
+    return int(failed)
+
+
+def load(model_id: str | None):
+    """A classifier with plain attention and its processor: the course's, or any of transformers.
+
+    Raises:
+        CourseError: If there is no such model.
+    """
+    if model_id is None:
+        return models.load_classifier("eager")
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    try:
+        model = AutoModelForImageClassification.from_pretrained(
+            model_id, attn_implementation="eager", dtype=torch.float32
+        )
+        processor = AutoImageProcessor.from_pretrained(model_id, use_fast=True)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CourseError(
+            f"{model_id!r} cannot be loaded as an image classifier: {first} "
+            "Give an id of the Hub or a folder of save_pretrained."
+        ) from None
+    return model.eval().to(runtime.current().device), processor
+
+
+def _calibration(transform, seed: int) -> torch.Tensor:
+    """Pictures for static quantisation: from a training split, never among those judged on."""
+    train = data.load_dataset("cifar10")["train"]
+    some = train.select(data.random_indices(len(train), CALIBRATION_PICTURES, seed))
+    return torch.stack([x for x, _ in data.PictureSet(some, transform)])
+
+
+def _show(frame, batch: int, count: int) -> None:
+    shown = efficiency.for_reading(frame[frame["status"] == "ran"], COLUMNS)
+    print(f"\nbatch {batch}, {count} pictures\n{shown.to_string()}")
+    for name, row in frame[frame["status"] != "ran"].iterrows():
+        print(f"{row['status']}: {name} ({row['reason']})")
+    print(f"recommended: {efficiency.recommend(frame)}")
+
+
+def _write(frame, stem: Path, about: dict) -> None:
+    efficiency.write_whole(stem.with_suffix(".csv"), frame.to_csv)
+    efficiency.save_results(frame, stem.with_suffix(".json"), **about)
+    picture = plots.speed_agreement(frame).png()
+    efficiency.write_whole(stem.with_suffix(".png"), lambda part: Path(part).write_bytes(picture))

@@ -1,0 +1,159 @@
+"""Honest timing: warm-up, waiting for the device, turns, medians and an interval."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from .. import runtime
+from ..errors import CourseError, one_of
+
+BOOTSTRAP_DRAWS = 1000
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has finished: a GPU returns before its work is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+@contextlib.contextmanager
+def threads(count: int):
+    """Let torch use `count` CPU threads inside the `with` block, then as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def race(calls: dict[str, Callable], inputs: Sequence, rounds: int) -> tuple[dict, dict]:
+    """Time several functions on the same inputs, in turns.
+
+    The inputs are dealt out over the rounds. In each round every function has its turn: one call
+    that is not timed (it warms the caches and wakes the threads), then one timed call for each
+    input of the round. Who begins changes from round to round. So a slow second of the machine
+    hits all of them, and none profits from its neighbour.
+
+    Args:
+        calls: Functions of one input by name.
+        inputs: At least one input a round.
+        rounds: How many rounds.
+
+    Returns:
+        `(seconds, answers)`: by name, one number and one answer for each input, in order.
+
+    Raises:
+        CourseError: If there are fewer inputs than rounds, or no rounds.
+    """
+    if not 1 <= rounds <= len(inputs):
+        raise CourseError(f"rounds is {rounds}, but must be 1 to {len(inputs)}, one input each.")
+    seconds = {name: [] for name in calls}
+    answers = {name: [] for name in calls}
+    order = list(calls)
+    for turn in runtime.bar(np.array_split(np.arange(len(inputs)), rounds), "race", total=rounds):
+        for name in order:
+            calls[name](inputs[int(turn[0])])
+            for i in turn:
+                start = time.perf_counter()
+                answer = calls[name](inputs[int(i)])
+                seconds[name].append(time.perf_counter() - start)
+                answers[name].append(answer)
+        order = order[1:] + order[:1]
+    return seconds, answers
+
+
+def timing_table(
+    seconds: dict[str, list[float]],
+    baseline: str,
+    pictures_per_call: int = 1,
+    rounds: int | None = None,
+):
+    """Median, spread, rate and speed-up of timed calls.
+
+    Args:
+        seconds: Timings by name, as `race` returns them.
+        baseline: The name whose median is divided by each median.
+        pictures_per_call: For the rate.
+        rounds: The number of rounds that was given to `race`; then each speed-up gets its
+            interval and its verdict.
+
+    Returns:
+        A raw `DataFrame` by name: `median ms`, `p5 ms`, `p95 ms`, `images/s`, `speed-up`; with
+        `rounds` also `from` and `to` (see `speedup_interval`) and `verdict`: `baseline`,
+        `faster`, `slower`, or `no difference` where the interval covers 1.
+    """
+    import pandas as pd
+
+    one_of("baseline", baseline, tuple(seconds))
+    median = {name: float(np.median(times)) for name, times in seconds.items()}
+    rows = {}
+    for name, times in seconds.items():
+        low, high = np.percentile(times, [5, 95])
+        rows[name] = {
+            "median ms": 1e3 * median[name],
+            "p5 ms": 1e3 * float(low),
+            "p95 ms": 1e3 * float(high),
+            "images/s": pictures_per_call / median[name],
+            "speed-up": median[baseline] / median[name],
+        }
+        if rounds is not None:
+            low, high = speedup_interval(seconds[baseline], times, rounds)
+            rows[name] |= {"from": low, "to": high, "verdict": _verdict(low, high)}
+    if rounds is not None:
+        rows[baseline]["verdict"] = "baseline"
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
+
+
+def _verdict(low: float, high: float) -> str:
+    if low > 1:
+        return "faster"
+    return "slower" if high < 1 else "no difference"
+
+
+def speedup_interval(
+    baseline: Sequence[float], times: Sequence[float], rounds: int, seed: int = 0
+) -> tuple[float, float]:
+    """Between which values the true speed-up lies, with 95 % confidence.
+
+    A bootstrap over rounds (Efron 1979): rounds are drawn with replacement, the same ones for
+    both, and the speed-up is computed anew, a thousand times. Rounds are drawn and not single
+    timings, because timings of one moment share its luck.
+
+    Args:
+        baseline: Timings of the baseline, in the order of `race`.
+        times: Timings of the other.
+        rounds: The number of rounds that was given to `race`. One round tells nothing about the
+            next: then the interval is 0 to infinity.
+        seed: Of the draws.
+
+    Returns:
+        `(low, high)`, the 2.5th and 97.5th percentile of the speed-ups.
+    """
+    if len(baseline) != len(times) or not 1 <= rounds <= len(times):
+        raise CourseError(
+            f"{len(baseline)} and {len(times)} timings in {rounds} rounds do not fit together."
+        )
+    if rounds == 1:
+        return 0.0, float("inf")
+    drawn = np.random.default_rng(seed).integers(rounds, size=(BOOTSTRAP_DRAWS, rounds))
+    medians = [
+        np.nanmedian(_by_round(series, rounds)[drawn].reshape(BOOTSTRAP_DRAWS, -1), axis=1)
+        for series in (baseline, times)
+    ]
+    low, high = np.percentile(medians[0] / medians[1], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _by_round(series: Sequence[float], rounds: int) -> np.ndarray:
+    """Timings (rounds, most in a round); a shorter round ends in NaN."""
+    parts = np.array_split(np.asarray(series, dtype=float), rounds)
+    table = np.full((rounds, len(parts[0])), np.nan)
+    for row, part in zip(table, parts, strict=True):
+        row[: len(part)] = part
+    return table
