@@ -27,6 +27,7 @@ _MODULES = (
     "runner",
     "runtime",
     "training",
+    "web",
     "widgets",
 )
 
