@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -81,6 +83,21 @@ def test_saved_and_loaded_model_gives_the_same_logits(rt, tmp_path):
 def test_loading_what_was_not_saved_is_one_sentence(rt, tmp_path):
     with pytest.raises(CourseError, match="no saved model"):
         models.load_saved(tmp_path)
+
+
+def test_weights_in_a_pickle_file_are_not_even_opened(rt, tmp_path):
+    model, processor = models.load_classifier()
+    folder = models.save(model, processor, tmp_path)
+    (folder / "model.safetensors").unlink()
+
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "sprung",))
+
+    torch.save({"w": Trap()}, folder / "pytorch_model.bin")
+    with pytest.raises(CourseError, match="There is no saved model"):
+        models.load_saved(folder)
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_attention_implementation_must_be_known(rt):

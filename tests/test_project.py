@@ -1,5 +1,6 @@
 """The project's own files: pins, and the notebooks as a reader of the repository sees them."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -108,3 +109,33 @@ class TestNotebook:
         i = NAMES.index(path.stem)
         for neighbour in NAMES[max(0, i - 1) : i] + NAMES[i + 1 : i + 2]:
             assert f"({neighbour}.ipynb)" in text
+
+
+# --- weights are data, never a program ---------------------------------------------------------
+
+
+def calls():
+    """Every call in the package: `(file and line, name called, its class or module, keywords)`."""
+    for path in sorted((ROOT / "vit_helpers").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                keywords = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
+                place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                yield place, node.func.attr, ast.unparse(node.func.value), keywords
+
+
+def test_weights_come_from_safetensors_and_no_code_from_outside():
+    # A pickle file is a program that runs when it is read, and so is remote code.
+    models = [c for c in calls() if c[1] == "from_pretrained" and re.search("Model|For", c[2])]
+    assert len(models) >= 4
+    for place, _, _, keywords in models:
+        assert keywords.get("use_safetensors") is True, place
+    for place, _, _, keywords in calls():
+        assert not keywords.get("trust_remote_code"), place
+
+
+def test_checkpoints_are_read_as_data():
+    loads = [c for c in calls() if c[1] == "load" and c[2] in ("torch", "pickle", "joblib")]
+    assert loads
+    for place, _, _, keywords in loads:
+        assert keywords.get("weights_only") is True, place

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -115,19 +117,158 @@ def test_checkpoint_folder_holds_one_whole_file(rt, tmp_path):
     assert [f.name for f in (tmp_path / "new").iterdir()] == ["last.pt"]
 
 
-def test_interrupted_write_leaves_the_last_checkpoint_whole(rt, tmp_path, monkeypatch):
+def test_checkpoint_holds_the_weights_once_where_the_last_epoch_is_the_best(rt, tmp_path):
+    big = tiny(hidden=96)
+    weights = sum(v.nbytes for v in big.state_dict().values())
+    training.fit(big, *loaders(), **RECIPE, checkpoint_dir=tmp_path, stop_after=1)
+    size = (tmp_path / "last.pt").stat().st_size
+    assert size < 3.3 * weights  # the model, and AdamW's two averages of every weight
+    again = tiny(hidden=96)
+    training.fit(again, *loaders(), **RECIPE, checkpoint_dir=tmp_path, stop_after=1)
+    assert same_weights(big, again)
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_resumed_after_the_best_epoch_equals_uninterrupted(rt, tmp_path, monkeypatch, keep_best):
+    # The best epoch is the first here, so the checkpoint of the second holds two sets of weights.
+    def shrinking(self):
+        return 1.0 / (1 + len(recorded))
+
+    def recording(model, loader):
+        recorded.append(1)
+        return evaluate(model, loader)
+
+    evaluate = training.evaluate
+    monkeypatch.setattr(training, "evaluate", recording)
+    monkeypatch.setattr(training.Evaluation, "accuracy", property(shrinking))
+    recorded = []
+    whole, parts = tiny(), tiny(seed=5)
+    history = training.fit(whole, *loaders(), **RECIPE, keep_best=keep_best)
+    recorded = []
+    recipe = RECIPE | {"keep_best": keep_best, "checkpoint_dir": tmp_path}
+    training.fit(tiny(), *loaders(), **recipe, stop_after=2)
+    training.fit(parts, *loaders(), **recipe)
+    assert history.best_epoch == 1
+    assert same_weights(whole, parts)
+
+
+# --- interrupted, and a full disk --------------------------------------------------------------
+
+
+def press_stop(monkeypatch, place, call):
+    """Send the signal of Ctrl-C within the given call of `training.place`; calls count from 1."""
+    original, calls = getattr(training, place), []
+
+    def pressing(*args, **kwargs):
+        calls.append(1)
+        result = original(*args, **kwargs)
+        if len(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(training, place, pressing)
+
+
+@pytest.mark.parametrize("place, call, epoch", [
+    ("train_step", 2, 0), ("train_step", 5, 1), ("evaluate", 2, 1), ("train_step", 8, 2),
+])  # fmt: skip
+def test_ctrl_c_leaves_a_usable_model_and_loses_nothing(
+    rt, tmp_path, monkeypatch, capsys, place, call, epoch
+):
+    whole, model = tiny(), tiny()
+    expected = training.fit(whole, *loaders(), **RECIPE)
+    at_epoch = tiny()
+    if epoch:
+        training.fit(at_epoch, *loaders(), **RECIPE, stop_after=epoch)
+    at_epoch.eval()
+
+    with monkeypatch.context() as context:
+        press_stop(context, place, call)
+        stopped = training.fit(model, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+    said = capsys.readouterr().out
+    assert f"Stopped after {epoch} of 3 epochs" in said
+    assert ("goes on from the checkpoint" if epoch else "starts from the first epoch") in said
+    assert [row["epoch"] for row in stopped.rows] == list(range(1, epoch + 1))
+    assert same_weights(model, at_epoch)  # not those of half an epoch
+    assert not model.training
+    assert training.evaluate(model, loaders()[1]).logits.isfinite().all()
+
+    resumed = training.fit(model, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+    assert same_weights(model, whole)
+    same = ["train loss", "train accuracy", "validation loss", "validation accuracy"]
+    assert expected.to_frame()[same].equals(resumed.to_frame()[same])
+
+
+def test_ctrl_c_while_the_checkpoint_is_written(rt, tmp_path, monkeypatch):
+    whole, model = tiny(), tiny()
+    training.fit(whole, *loaders(), **RECIPE)
+    save, count = torch.save, []
+
+    def stopped_half_way(state, path):
+        count.append(1)
+        if len(count) == 2:
+            path.write_bytes(b"half")
+            signal.raise_signal(signal.SIGINT)
+        save(state, path)
+
+    with monkeypatch.context() as context:
+        context.setattr(torch, "save", stopped_half_way)
+        stopped = training.fit(model, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+    assert len(stopped.rows) == 2
+    assert [f.name for f in tmp_path.iterdir()] == ["last.pt"]
+    training.fit(model, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+    assert same_weights(model, whole)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("[enforce fail] unexpected pos")]
+)
+def test_disk_full_is_reported_and_the_last_checkpoint_is_whole(rt, tmp_path, monkeypatch, error):
+    whole, model = tiny(), tiny()
+    training.fit(whole, *loaders(), **RECIPE)
     training.fit(tiny(), *loaders(), **RECIPE, checkpoint_dir=tmp_path, stop_after=1)
     before = (tmp_path / "last.pt").read_bytes()
 
     def full_disk(state, path):
         path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        raise error
 
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(CourseError, match="free some space"):
-        training.fit(tiny(), *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+    with monkeypatch.context() as context:
+        context.setattr(torch, "save", full_disk)
+        with pytest.raises(CourseError, match="checkpoint of epoch 2 .* free some space"):
+            training.fit(model, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
     assert (tmp_path / "last.pt").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+    training.fit(model, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+    assert same_weights(model, whole)
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_the_first_step(rt, tmp_path, monkeypatch):
+    model = tiny()
+    monkeypatch.setattr(training.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(training, "train_step", None)
+    with pytest.raises(CourseError, match="A checkpoint takes up to 0.3 MB, but .* 0.0 MB free"):
+        training.fit(model, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_noticed_before_the_first_step(rt, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(training, "train_step", None)
+    with pytest.raises(CourseError, match="cannot be made .*choose another one"):
+        training.fit(tiny(), *loaders(), **RECIPE, checkpoint_dir=tmp_path / "file" / "folder")
+
+
+def test_what_a_killed_process_left_is_overwritten(rt, tmp_path):
+    (tmp_path / "last.pt.tmp").write_bytes(b"half of a checkpoint")
+    training.fit(tiny(), *loaders(), **(RECIPE | {"epochs": 1}), checkpoint_dir=tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_loss_that_is_no_number_leaves_the_weights_of_the_last_good_epoch(rt):
+    model, untouched = tiny(), tiny()
+    with pytest.raises(CourseError, match="loss is nan"):
+        training.fit(model, *loaders(noise=math.nan), **RECIPE)
+    assert same_weights(model, untouched)
 
 
 def test_model_ends_with_its_best_epoch(rt, monkeypatch):

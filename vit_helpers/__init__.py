@@ -28,6 +28,7 @@ _MODULES = (
     "runner",
     "runtime",
     "training",
+    "web",
     "widgets",
 )
 

@@ -1,16 +1,18 @@
 """Data sets, pictures, transforms and loaders. The same classes and columns from both sources."""
 
 import io
+import warnings
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from . import cache, offline_kit, resources, runtime
+from . import cache, offline_kit, resources, runtime, web
 from .errors import CourseError, in_range
 
-TIMEOUT_SECONDS = 10
-MAX_BYTES = 20_000_000
+# What a picture may be. PIL knows many more formats, and some of them start other programs.
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_BYTES = web.MAX_BYTES
 
 
 # --- data sets ---------------------------------------------------------------------------------
@@ -194,8 +196,9 @@ def load_image(source=None) -> Image.Image:
         A PIL picture in RGB. The EXIF orientation is applied; transparent pixels become white.
 
     Raises:
-        CourseError: If there is no such file, the server does not deliver, the file is larger
-            than 20 MB, or the bytes are no picture.
+        CourseError: If there is no such file, the server does not deliver within 10 seconds or is
+            no public one (see `web.fetch`), the file is larger than 20 MB or unpacks to more
+            than 89 million pixels, or the bytes are no picture.
     """
     if source is None:
         return sample_photo()
@@ -203,8 +206,8 @@ def load_image(source=None) -> Image.Image:
         return to_rgb(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(bytes(source), "the uploaded file")
-    if str(source).startswith(("http://", "https://")):
-        return _decode(_download(str(source)), str(source))
+    if isinstance(source, str) and ("://" in source or source.startswith("data:")):
+        return _decode(web.fetch(source), source)
     path = Path(source)
     if not path.is_file():
         raise CourseError(f"There is no file {str(source)!r}: check the path.")
@@ -230,34 +233,22 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 def _decode(content: bytes, name: str) -> Image.Image:
     try:
-        picture = Image.open(io.BytesIO(content))
-        picture.load()
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # small faults in a file that can be read
+            # PIL refuses what unpacks to 179 million pixels, and only warns from half of that on.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
+            return to_rgb(picture)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise CourseError(
+            f"{name!r} unpacks to more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels, "
+            "which could fill the memory: make it smaller."
+        ) from None
+    except (OSError, SyntaxError, TypeError, ValueError) as error:  # PIL's words for "broken"
         raise CourseError(
             f"{name!r} is not a picture that can be read ({type(error).__name__}): "
             "use a JPEG, PNG or WebP file."
         ) from None
-    return to_rgb(picture)
-
-
-def _download(url: str) -> bytes:
-    import urllib.error
-    import urllib.request
-
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": "vit-helpers"})
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-            content = response.read(MAX_BYTES + 1)
-    except urllib.error.HTTPError as error:
-        raise CourseError(f"{url} answered with status {error.code}: check the address.") from None
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise CourseError(
-            f"{url} could not be loaded ({reason}): check the address and the network."
-        ) from None
-    if len(content) > MAX_BYTES:
-        raise CourseError(f"{url} is larger than {MAX_BYTES // 10**6} MB: choose a smaller one.")
-    return content
 
 
 # --- from pictures to tensors ------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 Works with transformers 4.57 and 5: parts of a model are found by what they can do, not by their
 path, because the paths changed (`vit.encoder.layer[i]` became `vit.layers[i]`).
+
+Weights are read from safetensors files only: the older pickle files are programs, which run as
+they are read.
 """
 
 import contextlib
@@ -52,7 +55,11 @@ def load_classifier(attn_implementation: str = "sdpa"):
     one_of("attn_implementation", attn_implementation, ATTENTION_IMPLEMENTATIONS)
     place, kwargs = _place("classifier")
     model = ViTForImageClassification.from_pretrained(
-        place, attn_implementation=attn_implementation, dtype=torch.float32, **kwargs
+        place,
+        attn_implementation=attn_implementation,
+        dtype=torch.float32,
+        use_safetensors=True,
+        **kwargs,
     )
     # A published config.json has the label numbers as text; loading mends only `id2label`.
     model.config.label2id = {name: int(i) for name, i in model.config.label2id.items()}
@@ -83,6 +90,7 @@ def load_with_new_head(class_names: list[str], attn_implementation: str = "sdpa"
         dtype=torch.float32,
         num_labels=len(class_names),
         ignore_mismatched_sizes=True,
+        use_safetensors=True,
         **label_maps(class_names),
         **kwargs,
     )
@@ -274,10 +282,13 @@ def load_saved(folder: str | Path, attn_implementation: str = "sdpa"):
     """Load what `save` wrote. Returns `(model, processor)`, the model in evaluation mode."""
     from transformers import AutoImageProcessor, ViTForImageClassification
 
-    if not (Path(folder) / "config.json").is_file():
+    if not all((Path(folder) / name).is_file() for name in ("config.json", "model.safetensors")):
         raise CourseError(f"There is no saved model in {str(folder)!r}: run the save cell first.")
     model = ViTForImageClassification.from_pretrained(
-        folder, attn_implementation=attn_implementation, local_files_only=True
+        folder,
+        attn_implementation=attn_implementation,
+        use_safetensors=True,
+        local_files_only=True,
     )
     processor = AutoImageProcessor.from_pretrained(folder, use_fast=True, local_files_only=True)
     return model.eval().to(runtime.current().device), processor

@@ -5,6 +5,7 @@ Read from the top: `fit` is the whole loop, `train_step` is its heart.
 
 import math
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,10 @@ def fit(
 ) -> "History":
     """Train a classifier and validate it after each epoch.
 
+    Interrupted (the stop button, Ctrl-C), it prints where it stopped and returns: the model has
+    the weights of its best epoch so far, and the history one row for each whole epoch. The same
+    call again goes on from the checkpoint and ends with the same weights as if nothing had been.
+
     Args:
         model: A ViT classifier. Parameters with `requires_grad=False` do not move.
         train_loader: Yields `(pixel_values (B, 3, H, W), labels (B,))`.
@@ -57,7 +62,8 @@ def fit(
         clip: Longest allowed gradient, in the Euclidean norm over all parameters.
         keep_patches: Share of the patches that each training picture shows, another part every
             time: see `models.patch_dropout`. Validation sees all of them.
-        checkpoint_dir: Folder for a checkpoint after each epoch, or `None` for none.
+        checkpoint_dir: Folder for a checkpoint after each epoch, or `None` for none. It may lie
+            on a mounted drive.
         resume: Whether to go on from the checkpoint in that folder, if there is one.
         keep_best: Whether the model ends with the weights of its best validation epoch.
         stop_after: Stop after this many epochs, as if the computer had been switched off.
@@ -68,7 +74,7 @@ def fit(
 
     Raises:
         CourseError: If a loader is empty, a label has no output in the head, the loss is no
-            longer a number, or the checkpoint belongs to another run.
+            longer a number, the checkpoint belongs to another run, or none can be written.
     """
     rt = runtime.current()
     seed = rt.seed if seed is None else seed
@@ -88,24 +94,29 @@ def fit(
     plan = {
         "epochs": epochs, "steps": total_steps, "lr": lr, "head_lr": head_lr,
         "weight_decay": weight_decay, "warmup": warmup, "schedule": schedule, "clip": clip,
-        "keep_patches": keep_patches, "seed": seed, "trainable": len(trainable(model)),
+        "keep_patches": keep_patches, "keep_best": keep_best, "seed": seed,
+        "trainable": len(trainable(model)),
     }  # fmt: skip
     run = Run(model, optimiser, scheduler, scaler, train_loader, history, plan)
-    if checkpoint_dir is not None and resume:
-        run.resume(Path(checkpoint_dir))
+    run.keep_weights()
+    folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+    if folder is not None and resume:
+        run.resume(folder)
+    if folder is not None and len(history.rows) < epochs:
+        run.prepare(folder)
 
-    for epoch in range(len(history.rows) + 1, min(epochs, stop_after or epochs) + 1):
-        began = time.perf_counter()
-        rate = optimiser.param_groups[0]["lr"]
-        with (
-            models.attention(model, fastest_attention(model)),
-            models.patch_dropout(model, keep_patches),
-        ):
-            loss, accuracy = train_epoch(run, clip, f"epoch {epoch} of {epochs}")
-        seconds = time.perf_counter() - began
-        val = evaluate(model, val_loader)
-        history.rows.append(
-            {
+    try:
+        for epoch in range(len(history.rows) + 1, min(epochs, stop_after or epochs) + 1):
+            began = time.perf_counter()
+            rate = optimiser.param_groups[0]["lr"]
+            with (
+                models.attention(model, fastest_attention(model)),
+                models.patch_dropout(model, keep_patches),
+            ):
+                loss, accuracy = train_epoch(run, clip, f"epoch {epoch} of {epochs}")
+            seconds = time.perf_counter() - began
+            val = evaluate(model, val_loader)
+            row = {
                 "epoch": epoch,
                 "train loss": loss,
                 "train accuracy": accuracy,
@@ -115,15 +126,14 @@ def fit(
                 "images/s": len(train_loader.dataset) / seconds,
                 "seconds": time.perf_counter() - began,
             }
-        )
-        if keep_best and history.best_epoch == epoch:
-            run.remember_best()
-        if checkpoint_dir is not None:
-            run.save(Path(checkpoint_dir))
-
-    if keep_best:
-        run.restore_best()
-    model.eval()
+            run.finish_epoch(row, keep_best)
+            if folder is not None:
+                run.save(folder)
+    except KeyboardInterrupt:
+        print(run.where_it_stopped(folder if resume else None))
+    finally:
+        run.restore_kept()
+        model.eval()
     return history
 
 
@@ -548,7 +558,9 @@ class Run:
         train_loader: Its generator decides the order of the pictures.
         history: One row for each epoch that is done.
         plan: The numbers of the recipe; a checkpoint of another recipe is refused.
-        best: The weights of the best epoch so far, on the CPU.
+        kept: The weights that the model will end with, on the CPU: those of the best epoch so
+            far, or of the last one where the best is not asked for.
+        kept_epoch: Which epoch that is; 0 before the first.
     """
 
     model: nn.Module
@@ -558,38 +570,86 @@ class Run:
     train_loader: object
     history: History
     plan: dict
-    best: dict | None = None
+    kept: dict = field(default_factory=dict)
+    kept_epoch: int = 0
 
-    def remember_best(self) -> None:
+    def keep_weights(self) -> None:
         """Keep a copy of the present weights."""
-        self.best = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+        self.kept = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
 
-    def restore_best(self) -> None:
-        """Give the model the weights of its best epoch."""
-        if self.best is not None:
-            self.model.load_state_dict(self.best)
+    def finish_epoch(self, row: dict, keep_best: bool) -> None:
+        """Add a row to the history, and keep the weights if they are the ones to end with."""
+        rows = [*self.history.rows, row]
+        if not keep_best or History(rows).best_epoch == row["epoch"]:
+            self.keep_weights()
+            self.kept_epoch = row["epoch"]
+        self.history.rows.append(row)
+
+    def restore_kept(self) -> None:
+        """Give the model the weights that were kept."""
+        self.model.load_state_dict(self.kept)
+
+    def where_it_stopped(self, folder: Path | None) -> str:
+        """What a reader who interrupted the training needs to know."""
+        done, epochs = len(self.history.rows), self.plan["epochs"]
+        has = f"the weights of epoch {self.kept_epoch}" if done else "its weights from before"
+        goes_on = folder is not None and (folder / "last.pt").is_file()
+        again = "goes on from the checkpoint" if goes_on else "starts from the first epoch"
+        return (
+            f"Stopped after {done} of {epochs} epochs: the model has {has}. The same call {again}."
+        )
+
+    def prepare(self, folder: Path) -> None:
+        """Make the folder of the checkpoints, and see whether they will fit, before hours of work.
+
+        Raises:
+            CourseError: If the folder cannot be made, or the disk has too little space.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CourseError(
+                f"The folder {str(folder)!r} for checkpoints cannot be made ({error.strerror}): "
+                "choose another one."
+            ) from None
+        weights = sum(v.nbytes for v in self.model.state_dict().values())
+        averages = 2 * sum(p.nbytes for p in trainable(self.model))  # AdamW's
+        free = shutil.disk_usage(folder).free
+        if free < 2 * weights + averages:  # twice: the last weights and the best ones
+            raise CourseError(
+                f"A checkpoint takes up to {(2 * weights + averages) / 1e6:.1f} MB, but "
+                f"{str(folder)!r} has {free / 1e6:.1f} MB free: free some space on that disk or "
+                "choose another folder."
+            )
 
     def save(self, folder: Path) -> None:
-        """Write `last.pt`. The old file stays whole until the new one is complete."""
+        """Write `last.pt`. The old file stays whole until the new one is complete, on the disk."""
+        weights = self.model.state_dict()
         state = {
             "plan": self.plan,
             "history": self.history.rows,
-            "model": self.model.state_dict(),
-            "best": self.best,
+            "model": weights,
+            # The same object where the last epoch is the best: torch writes its bytes once.
+            "best": weights if self.kept_epoch == len(self.history.rows) else self.kept,
+            "best epoch": self.kept_epoch,
             "optimiser": self.optimiser.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": self._random_state(),
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"last.{os.getpid()}.tmp"
+        temporary = folder / "last.pt.tmp"  # one name: what a killed process left is overwritten
         try:
             torch.save(state, temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
             os.replace(temporary, folder / "last.pt")
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:  # torch has a RuntimeError for a full disk
+            free = shutil.disk_usage(folder).free / 1e6
             raise CourseError(
-                f"The checkpoint could not be written ({error}): free some space on that disk or "
-                "choose another folder. The checkpoint before is whole."
+                f"The checkpoint of epoch {len(self.history.rows)} could not be written to "
+                f"{str(folder)!r} ({getattr(error, 'strerror', None) or 'the disk refused'}, "
+                f"{free:.1f} MB free): free some space on that disk, then run this cell again. "
+                "What was saved before is whole."
             ) from None
         finally:
             temporary.unlink(missing_ok=True)
@@ -602,6 +662,7 @@ class Run:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             self._check_same_run(state)
+            self.kept, self.kept_epoch = state["best"], state["best epoch"]
         except CourseError:
             raise
         except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError) as error:
@@ -614,7 +675,6 @@ class Run:
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         self.history.rows = state["history"]
-        self.best = state["best"]
         self._set_random_state(state["random"])
         print(f"Going on after epoch {len(self.history.rows)} of {self.plan['epochs']}.")
 

@@ -126,7 +126,7 @@ class Judge:
 
         self.processor = AutoImageProcessor.from_pretrained(model_dir)
         self.model = ViTForImageClassification.from_pretrained(
-            model_dir, attn_implementation="eager", dtype=torch.float32
+            model_dir, attn_implementation="eager", dtype=torch.float32, use_safetensors=True
         ).eval()
 
     @torch.inference_mode()
