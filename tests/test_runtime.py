@@ -1,3 +1,4 @@
+import functools
 import subprocess
 import sys
 
@@ -95,3 +96,4 @@ def test_show_source_shows_the_code():
     from vit_helpers import show_source
 
     assert "def bar(" in show_source(runtime.bar).data
+    assert "def bar(" in show_source(functools.partial(runtime.bar, desc="x")).data

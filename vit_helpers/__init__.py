@@ -39,15 +39,19 @@ def show_source(obj):
     """Show the source code of a function or class of the course, with its docstring.
 
     Args:
-        obj: A function, method, class or module written in Python.
+        obj: A function, method, class or module written in Python. Of a `functools.partial` the
+            function itself is shown.
 
     Returns:
         An IPython `Code` object that Jupyter shows with highlighted syntax.
     """
     import inspect
+    from functools import partial
 
     from IPython.display import Code
 
+    while isinstance(obj, partial):
+        obj = obj.func
     return Code(inspect.getsource(obj), language="python")
 
 
