@@ -1,5 +1,7 @@
 import json
+import os
 import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -93,3 +95,21 @@ def test_only_numbers_after_the_measured_sign_may_differ(tmp_path, stored, same)
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.ipynb")
     status = subprocess.run(runner.notebook_tests(tmp_path), capture_output=True).returncode
     assert (status == 0) == same
+
+
+FORK = """
+import os, time
+block = bytearray(300_000_000)
+if os.fork() == 0:
+    time.sleep(1.5)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_memory_shared_with_a_forked_process_counts_once():
+    with subprocess.Popen([sys.executable, "-c", FORK]) as process:
+        with runner.PeakMemory(process.pid) as peak:
+            process.wait()
+    assert 0.27 < peak.gib < 0.4
