@@ -6,14 +6,39 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import ViTConfig, ViTForImageClassification, ViTModel
+from PIL import Image
+from transformers import (
+    DeiTConfig,
+    DeiTForImageClassification,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+    ViTModel,
+)
 
 from vit_helpers import attention, models
 from vit_helpers.errors import CourseError
 
+FAMILIES = {
+    "vit": (ViTConfig, ViTForImageClassification, {}, 1),
+    "deit": (DeiTConfig, DeiTForImageClassification, {}, 2),  # [CLS] and a distillation token
+    "dinov2": (Dinov2Config, Dinov2ForImageClassification, {}, 1),
+    "registers": (
+        Dinov2WithRegistersConfig,
+        Dinov2WithRegistersForImageClassification,
+        {"num_register_tokens": 3},
+        4,
+    ),
+}
 
-def tiny(kind="eager", image_size=(48, 32), **kwargs):
-    config = ViTConfig(
+
+def tiny(kind="eager", image_size=(48, 32), family="vit"):
+    config_class, model_class, more, _ = FAMILIES[family]
+    config = config_class(
         hidden_size=24,
         num_hidden_layers=3,
         num_attention_heads=4,
@@ -22,10 +47,10 @@ def tiny(kind="eager", image_size=(48, 32), **kwargs):
         patch_size=8,
         num_labels=5,
         attn_implementation=kind,
-        **kwargs,
+        **more,
     )
     torch.manual_seed(0)
-    model = ViTForImageClassification(config).eval()
+    model = model_class(config).eval()
     for parameter in model.parameters():  # larger weights: attention far from uniform
         torch.nn.init.normal_(parameter, std=0.3)
     return model
@@ -46,22 +71,22 @@ def attn(model, pixels):
     return attention.maps(model, pixels)
 
 
-def random_attention(layers, pictures, heads, tokens, seed):
+def random_attention(pictures, layers, heads, tokens, seed):
     generator = torch.Generator().manual_seed(seed)
-    scores = 3 * torch.randn(layers, pictures, heads, tokens, tokens, generator=generator)
+    scores = 3 * torch.randn(pictures, layers, heads, tokens, tokens, generator=generator)
     return scores.double().softmax(dim=-1)
 
 
-# Layers, pictures, heads, tokens, seed.
+# Pictures, layers, heads, tokens, seed.
 shapes = st.tuples(
-    st.integers(1, 3), st.integers(1, 2), st.integers(1, 3), st.integers(2, 7), st.integers(0, 999)
+    st.integers(1, 2), st.integers(1, 3), st.integers(1, 3), st.integers(2, 7), st.integers(0, 999)
 )
 fusions = st.sampled_from(attention.HEAD_FUSIONS)
 ratios = st.floats(0, 0.95)
 
 
 def test_maps_have_one_matrix_a_layer_picture_and_head_and_rows_sum_to_one(attn):
-    assert attn.shape == (3, 2, 4, 1 + 6 * 4, 1 + 6 * 4)
+    assert attn.shape == (2, 3, 4, 1 + 6 * 4, 1 + 6 * 4)
     assert not attn.requires_grad
     torch.testing.assert_close(attn.sum(dim=-1), torch.ones(attn.shape[:-1]))
 
@@ -85,7 +110,7 @@ def test_maps_are_softmax_of_queries_times_keys(model, pixels, attn):
     for i in range(3):
         q, k = (seen[i, x].unflatten(-1, (4, 6)).transpose(1, 2) for x in "qk")
         expected = (q @ k.transpose(-1, -2) / math.sqrt(6)).softmax(dim=-1)
-        torch.testing.assert_close(attn[i], expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(attn[:, i], expected, atol=1e-5, rtol=0)
 
 
 def test_fused_attention_is_refused_with_the_way_out(pixels):
@@ -131,7 +156,7 @@ def test_to_grid_refuses_too_few_tokens():
 
 def test_cls_map_reads_the_row_of_the_cls_token(attn):
     one = attention.cls_map(attn, (6, 4), layer=-1, head=2, picture=1)
-    assert torch.equal(one.flatten(), attn[2, 1, 2, 0, 1:])
+    assert torch.equal(one.flatten(), attn[1, 2, 2, 0, 1:])
 
 
 @pytest.mark.parametrize(
@@ -161,17 +186,17 @@ def test_upsample_covers_the_whole_picture():
 @given(shapes, st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
 def test_mean_attention_distance_equals_a_plain_loop(shape, columns):
-    layers, pictures, heads, _, seed = shape
+    pictures, layers, heads, _, seed = shape
     rows, special, patch = 3, 1 + seed % 2, 16
     tokens = special + rows * columns
-    attn = random_attention(layers, pictures, heads, tokens, seed)
+    attn = random_attention(pictures, layers, heads, tokens, seed)
     result = attention.mean_attention_distance(attn, (rows, columns), patch)
     for layer in range(layers):
         for head in range(heads):
             far = []
             for picture in range(pictures):
                 for i in range(rows * columns):
-                    weights = attn[layer, picture, head, special + i, special:].tolist()
+                    weights = attn[picture, layer, head, special + i, special:].tolist()
                     distance = [
                         patch * math.hypot(i // columns - j // columns, i % columns - j % columns)
                         for j in range(rows * columns)
@@ -199,7 +224,7 @@ def test_entropy_is_in_bits():
 @settings(max_examples=25, deadline=None)
 def test_rows_of_rollout_sum_to_one(shape, fusion, ratio):
     result = attention.rollout(random_attention(*shape), fusion, ratio)
-    assert result.shape == (shape[1], shape[3], shape[3])
+    assert result.shape == (shape[0], shape[3], shape[3])
     assert (result >= 0).all()
     torch.testing.assert_close(result.sum(dim=-1), torch.ones_like(result[..., 0]))
 
@@ -218,14 +243,14 @@ def test_permuting_tokens_permutes_rollout(shape, fusion, ratio, random):
 @given(shapes, fusions, ratios)
 @settings(max_examples=25, deadline=None)
 def test_rollout_equals_a_plain_loop(shape, fusion, ratio):
-    layers, pictures, heads, tokens, _ = shape
+    pictures, layers, heads, tokens, _ = shape
     attn = random_attention(*shape)
     result = attention.rollout(attn, fusion, ratio)
     combine = {"mean": lambda x: sum(x) / len(x), "min": min, "max": max}[fusion]
     everyone = range(tokens)
     for b in range(pictures):
         rolled = [[float(i == j) for j in everyone] for i in everyone]
-        for layer in attn[:, b].tolist():
+        for layer in attn[b].tolist():
             a = [[combine([layer[h][i][j] for h in range(heads)]) for j in everyone]
                  for i in everyone]  # fmt: skip
             order = sorted((a[i][j], i, j) for i in everyone for j in everyone)
@@ -255,3 +280,251 @@ def test_rollout_refuses_a_ratio_that_leaves_nothing(attn, ratio):
 def test_rollout_refuses_an_unknown_fusion(attn):
     with pytest.raises(CourseError, match="'median'.*'mean', 'min', 'max'"):
         attention.rollout(attn, head_fusion="median")
+
+
+# --- every kind of model, every size of picture ---------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("size", [(48, 48), (40, 64), (8, 8)])
+def test_every_method_works_with_any_special_tokens_and_any_size(family, size):
+    model, special = tiny(image_size=48, family=family), FAMILIES[family][-1]
+    pixels = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(2))
+    grid = attention.grid_size(model, pixels)
+    assert grid == (size[0] // 8, size[1] // 8)
+    tokens = special + grid[0] * grid[1]
+    attn = attention.maps(model, pixels)
+    assert attn.shape == (2, 3, 4, tokens, tokens)
+    assert attention.token_map(attn, grid).shape == (2, *grid)
+    assert attention.mean_attention_distance(attn, grid, 8).shape == (3, 4)
+    assert attention.rollout(attn).shape == (2, tokens, tokens)
+    assert attention.relevance(model, pixels).shape == (2, tokens, tokens)
+    assert attention.legrad(model, pixels).shape == (2, tokens)
+    norms = attention.token_norms(model, pixels)
+    assert norms.shape == (2, 4, tokens)
+    assert attention.outliers(norms, grid).shape == (2, 4, *grid)
+
+
+def test_a_rest_that_makes_no_whole_patch_is_ignored():
+    model = tiny(image_size=48, family="dinov2")
+    pixels = torch.randn(1, 3, 45, 39)
+    assert attention.grid_size(model, pixels) == (5, 4)
+    assert attention.maps(model, pixels).shape[-1] == 1 + 5 * 4
+
+
+def test_pictures_of_any_mode_and_size_become_what_the_model_takes(model):
+    processor = ViTImageProcessor(size={"height": 48, "width": 32})
+    pictures = [Image.new("RGBA", (300, 9), (255, 0, 0, 0)), Image.new("L", (8, 500), 255)]
+    pixels = attention.pixels(model, processor, pictures)
+    assert pixels.shape == (2, 3, 48, 32)
+    torch.testing.assert_close(pixels[0], pixels[1])  # transparent is white
+    assert attention.pixels(model, processor, pictures[0]).shape == (1, 3, 48, 32)
+    assert attention.maps(model, pixels).shape[0] == 2
+
+
+def test_pictures_smaller_than_a_patch_are_refused(model):
+    with pytest.raises(CourseError, match="7 x 20 pixels, less than one patch of 8 x 8"):
+        attention.pixels(model, ViTImageProcessor(), Image.new("RGB", (7, 20)))
+    for ask in (attention.maps, attention.relevance, attention.legrad, attention.token_norms):
+        with pytest.raises(CourseError, match="20 x 7 pixels are smaller than one patch of 8 x 8"):
+            ask(model, torch.zeros(1, 3, 7, 20))
+
+
+def test_another_size_needs_square_positions(model):
+    with pytest.raises(CourseError, match="64 x 40 pixels.*trained on 32 x 48"):
+        attention.maps(model, torch.zeros(1, 3, 40, 64))
+
+
+def test_pixels_with_an_alpha_channel_are_refused(model):
+    with pytest.raises(CourseError, match="4 channels, but this model takes 3.*attention.pixels"):
+        attention.maps(model, torch.zeros(1, 4, 48, 32))
+
+
+# --- means over heads and layers ------------------------------------------------------------------
+
+
+def test_token_map_takes_one_or_the_mean(attn):
+    grid = (6, 4)
+    one = attention.token_map(attn, grid, layer=-1, head=2, token=5)
+    assert torch.equal(one.flatten(1), attn[:, 2, 2, 5, 1:])
+    heads = attention.token_map(attn, grid, layer=0)
+    torch.testing.assert_close(heads.flatten(1), attn[:, 0, :, 0, 1:].mean(1))
+    layers = attention.token_map(attn, grid, head=3)
+    torch.testing.assert_close(layers.flatten(1), attn[:, :, 3, 0, 1:].mean(1))
+    both = attention.token_map(attn, grid)
+    torch.testing.assert_close(both.flatten(1), attn[:, :, :, 0, 1:].mean((1, 2)))
+
+
+def test_a_token_that_does_not_exist_is_named_with_its_range(attn):
+    with pytest.raises(CourseError, match="no token 25: this model has 25, numbered 0 to 24"):
+        attention.token_map(attn, (6, 4), token=25)
+
+
+# --- relevance ------------------------------------------------------------------------------------
+
+
+def by_hand(model, pixels, label):
+    """Chefer et al. 2021 (ICCV), equations 5 and 6, for one picture, with loops."""
+    output = model(pixel_values=pixels[None], output_attentions=True)
+    gradients = torch.autograd.grad(output.logits[0, label], output.attentions)
+    heads, tokens = output.attentions[0].shape[1:3]
+    r = [[float(i == j) for j in range(tokens)] for i in range(tokens)]
+    for a, g in zip(output.attentions, gradients, strict=True):
+        a, g = a[0].tolist(), g[0].tolist()
+        bar = [
+            [sum(max(0.0, g[h][i][j] * a[h][i][j]) for h in range(heads)) / heads
+             for j in range(tokens)] for i in range(tokens)
+        ]  # fmt: skip
+        r = [
+            [r[i][j] + sum(bar[i][k] * r[k][j] for k in range(tokens)) for j in range(tokens)]
+            for i in range(tokens)
+        ]
+    return torch.tensor(r)
+
+
+@pytest.mark.parametrize("family", ["vit", "registers"])
+def test_relevance_equals_a_plain_loop(family):
+    model = tiny(image_size=32, family=family)
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    result = attention.relevance(model, pixels, classes=[3, 1])
+    for i, label in enumerate([3, 1]):
+        expected = by_hand(model, pixels[i], label)
+        torch.testing.assert_close(result[i], expected, atol=1e-5, rtol=1e-5)
+
+
+def legrad_by_hand(model, pixels, label):
+    """Bousselham et al. 2024, section 3, for one picture: a model cut short after each layer."""
+    vit, total = model.vit, 0
+    for depth in range(1, model.config.num_hidden_layers + 1):
+        output = model(pixel_values=pixels[None], output_attentions=True, output_hidden_states=True)
+        score = model.classifier(vit.layernorm(output.hidden_states[depth])[:, 0])[0, label]
+        (gradient,) = torch.autograd.grad(score, output.attentions[depth - 1])
+        total = total + gradient[0].clamp_min(0).mean(dim=(0, 1))
+    return total / model.config.num_hidden_layers
+
+
+def test_legrad_equals_models_cut_short_after_each_layer(model, pixels):
+    result = attention.legrad(model, pixels, classes=torch.tensor([0, 4]))
+    for i, label in enumerate([0, 4]):
+        expected = legrad_by_hand(model, pixels[i], label)
+        torch.testing.assert_close(result[i], expected, atol=1e-5, rtol=1e-5)
+
+
+METHODS = [attention.relevance, attention.legrad]
+
+
+@pytest.mark.parametrize("method", METHODS)
+class TestOfAClass:
+    def test_without_a_class_the_answer_of_the_model_is_asked_for(self, method, model, pixels):
+        answers = model(pixels).logits.argmax(dim=-1)
+        torch.testing.assert_close(method(model, pixels), method(model, pixels, answers))
+
+    def test_a_batch_gives_what_each_picture_gives_alone(self, method, model, pixels):
+        together = method(model, pixels, [1, 2])
+        for i, label in enumerate([1, 2]):
+            alone = method(model, pixels[i : i + 1], label)
+            torch.testing.assert_close(together[i], alone[0], atol=1e-6, rtol=1e-4)
+
+    def test_it_depends_on_the_class(self, method, model, pixels):
+        assert not torch.allclose(method(model, pixels, 0), method(model, pixels, 1), atol=1e-3)
+
+    def test_nothing_is_below_zero_and_no_gradient_is_left(self, method, model, pixels):
+        result = method(model, pixels)
+        assert (result >= 0).all()
+        assert not result.requires_grad
+        assert all(p.grad is None for p in model.parameters())
+
+    def test_a_frozen_model_and_no_grad_change_nothing(self, method, pixels):
+        frozen = tiny().requires_grad_(False)
+        with torch.no_grad():
+            result = method(frozen, pixels, 2)
+        torch.testing.assert_close(result, method(tiny(), pixels, 2))
+
+    def test_the_model_answers_as_before(self, method, model, pixels):
+        before = model(pixels).logits
+        method(model, pixels)
+        assert torch.equal(model(pixels).logits, before)
+
+    @pytest.mark.parametrize("wrong", [5, [0, 5], torch.tensor([5, 0])])
+    def test_a_class_out_of_range_is_named_with_its_range(self, method, model, pixels, wrong):
+        with pytest.raises(CourseError, match="no class 5: this model has 5, numbered 0 to 4"):
+            method(model, pixels, wrong)
+        assert torch.isfinite(model(pixels).logits).all()
+        assert model(pixels).logits.shape == (2, 5)  # no hook is left behind
+
+    def test_as_many_classes_as_pictures(self, method, model, pixels):
+        with pytest.raises(CourseError, match="3 classes for 2 pictures"):
+            method(model, pixels, [0, 1, 2])
+
+    def test_a_body_without_classes_is_refused(self, method, model, pixels):
+        with pytest.raises(CourseError, match="ViTModel has no classes"):
+            method(ViTModel(model.config).eval(), pixels)
+
+    def test_fused_attention_is_refused(self, method, pixels):
+        with pytest.raises(CourseError, match='attn_implementation="eager"'):
+            method(tiny("sdpa"), pixels)
+
+
+@pytest.fixture(scope="module")
+def nowhere():
+    """With the same position everywhere, the order of the patches carries nothing."""
+    model = tiny()
+    model.vit.embeddings.position_embeddings.data[:, 1:] = 0.1
+    return model
+
+
+@given(
+    order=st.permutations(range(24)),
+    method=st.sampled_from(["maps", "rollout", "relevance", "legrad"]),
+)
+@settings(max_examples=20, deadline=None)
+def test_permuting_patches_permutes_every_map(nowhere, order, method):
+    model = nowhere
+    pixels = torch.randn(1, 3, 48, 32, generator=torch.Generator().manual_seed(3))
+    patches = pixels.unfold(2, 8, 8).unfold(3, 8, 8).reshape(1, 3, 24, 8, 8)
+    moved = patches[:, :, order].unflatten(2, (6, 4)).permute(0, 1, 2, 4, 3, 5)
+    moved = moved.reshape(1, 3, 48, 32)
+    ask = {
+        "maps": lambda p: attention.maps(model, p)[:, 1, 2],
+        "rollout": lambda p: attention.rollout(attention.maps(model, p), "max", 0.3),
+        "relevance": lambda p: attention.relevance(model, p, 1),
+        "legrad": lambda p: attention.legrad(model, p, 1)[:, None],
+    }[method]
+    before, after = ask(pixels)[0, 0, 1:], ask(moved)[0, 0, 1:]
+    torch.testing.assert_close(after, before[list(order)], atol=1e-5, rtol=1e-3)
+
+
+# --- sinks ----------------------------------------------------------------------------------------
+
+
+def test_token_norms_are_those_of_the_hidden_states(model, pixels):
+    expected = model(pixel_values=pixels, output_hidden_states=True).hidden_states
+    norms = attention.token_norms(model, pixels)
+    torch.testing.assert_close(norms, torch.stack([h.norm(dim=-1) for h in expected], dim=1))
+    # Norms need no maps: a fused model gives them too.
+    torch.testing.assert_close(attention.token_norms(tiny("sdpa"), pixels), norms)
+
+
+def test_outliers_are_patches_far_above_the_median():
+    norms = torch.ones(2, 1 + 6)
+    norms[0, 0] = 100.0  # [CLS] is no patch
+    norms[1, 4] = 3.5
+    found = attention.outliers(norms, (2, 3))
+    assert found.nonzero().tolist() == [[1, 1, 0]]
+    assert not attention.outliers(norms, (2, 3), factor=4).any()
+
+
+def test_what_tokens_receive_sums_to_one_and_sinks_get_most_of_it(attn):
+    torch.testing.assert_close(attention.received(attn).sum(-1), torch.ones(2, 3))
+    to_one = torch.full((1, 1, 1, 10, 10), 0.4 / 9)
+    to_one[..., 7] = 0.6
+    assert attention.sinks(to_one).nonzero().tolist() == [[0, 0, 7]]
+    assert not attention.sinks(to_one, factor=6.5).any()
+
+
+def test_a_map_without_some_patches_keeps_the_weight_of_the_others():
+    grid_map = torch.tensor([[0.5, 0.2], [0.1, 0.1]])
+    hidden = torch.tensor([[True, False], [False, False]])
+    assert attention.without(grid_map, hidden).flatten().tolist() == pytest.approx(
+        [0, 0.2, 0.1, 0.1]
+    )
