@@ -19,6 +19,7 @@ _MODULES = (
     "doctor",
     "efficiency",
     "errors",
+    "faithfulness",
     "fetch",
     "mirror",
     "models",
