@@ -33,7 +33,11 @@ def prepare() -> None:
 def missing() -> list[str]:
     """What the course needs and this Python lacks, as requirements such as `onnx>=1.17`."""
     lines = [line for line in metadata.requires("vit-helpers") or [] if "extra ==" not in line]
-    return [line for line in lines if not _installed(re.match(r"[\w.-]+", line)[0])]
+    return [line for line in lines if not _installed(_name(line))]
+
+
+def _name(line: str) -> str:
+    return re.match(r"[\w.-]+", line)[0]
 
 
 def _installed(name: str) -> bool:
@@ -52,7 +56,7 @@ def complete() -> None:
     """
     lacking = missing()
     for line in lacking:
-        if line.startswith(NEVER_INSTALLED):
+        if _name(line) in NEVER_INSTALLED:
             raise CourseError(
                 f"{line} is missing here: install it as https://pytorch.org/get-started says for "
                 "this machine, then run this cell again."
