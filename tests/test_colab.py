@@ -26,6 +26,16 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # --- the address -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_badge_and_first_cell_carry_the_address(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert address.badge(path.stem) in cells[0].source
+    first = next(c for c in cells if c.cell_type == "code")
+    assert first.source == address.first_cell()
+    assert first.outputs == []
+    assert first.source.count("\n") < 10
+
+
 @pytest.fixture
 def clone(tmp_path):
     """A copy of the files that carry the address."""
