@@ -27,6 +27,7 @@ _MODULES = (
     "resources",
     "runner",
     "runtime",
+    "tasks",
     "training",
     "web",
     "widgets",
