@@ -30,6 +30,7 @@ _MODULES = (
     "resources",
     "runner",
     "runtime",
+    "tasks",
     "training",
     "web",
     "widgets",
