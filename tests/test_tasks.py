@@ -689,6 +689,15 @@ def test_hints_say_more_each_time_and_then_point_at_the_solution(fresh, notebook
     assert task.solution().data == task.solution_code
 
 
+@pytest.mark.parametrize("first, words", [(576, "right (after the solution"), (577, "right.")])
+def test_a_solution_that_was_shown_before_is_mentioned(fresh, notebook, capsys, first, words):
+    task = make("CountTokens", notebook)
+    task.check(first)
+    task.solution()
+    task.check(577)
+    assert f"Task 01.1: {words}" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_progress_counts_tries_and_hints_also_when_the_cell_runs_again(fresh, notebook):
     with pytest.raises(CourseError, match="run the cells"):
         tasks.progress()

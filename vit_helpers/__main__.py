@@ -69,7 +69,9 @@ def progress(folder: Path) -> int:
     """Print a table over submitted notebooks as CSV. Returns 0."""
     from .tasks import editions
 
-    editions.write_csv(editions.read_submissions(folder), sys.stdout)
+    rows = editions.read_submissions(folder)
+    sys.stdout.reconfigure(encoding="utf-8")  # names of files, also where Windows says cp1252
+    editions.write_csv(rows, sys.stdout)
     return 0
 
 

@@ -232,6 +232,8 @@ def table(runs: list[Run]) -> str:
 def refresh(names: list[str] | None = None) -> int:
     """Execute notebooks and store their outputs in `notebooks/`; a failing one is left as it was.
 
+    What each took goes to `docs/timings.json`, which the instructor's guide is checked against.
+
     Returns:
         0, or 1 if a cell failed.
     """
@@ -258,8 +260,18 @@ def refresh(names: list[str] | None = None) -> int:
         partial = path.with_suffix(".part")
         nbformat.write(notebook, partial)
         partial.replace(path)
+        record_timings([result])
         print(f"{result.notebook}: refreshed ({result.minutes:.1f} min)", flush=True)
     return int(failed)
+
+
+def record_timings(runs: list[Run]) -> None:
+    """Write the minutes of notebooks to `docs/timings.json`; those of others stay."""
+    path = NOTEBOOKS.parent / "docs" / "timings.json"
+    path.parent.mkdir(exist_ok=True)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known |= {run.notebook: round(run.minutes, 1) for run in runs if not run.error}
+    path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
 
 
 def solve(names: list[str] | None = None, to: Path = SOLVED, execute_them: bool = False) -> int:

@@ -1,0 +1,67 @@
+"""The instructor's guide says what is true of the course."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from vit_helpers import __main__, runner, tasks
+
+ROOT = Path(__file__).parent.parent
+GUIDE = (ROOT / "docs" / "instructor.md").read_text(encoding="utf-8")
+TIMINGS = json.loads((ROOT / "docs" / "timings.json").read_text(encoding="utf-8"))
+TABLE = re.findall(r"^\| (\d\d_\w+) \| ([\d.]+) \| (\d+) \|$", GUIDE, flags=re.M)
+
+
+def section(heading):
+    return GUIDE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_every_notebook_stands_in_the_table():
+    names = [path.stem for path in runner.find()]
+    assert [name for name, _, _ in TABLE] == names == list(TIMINGS)
+
+
+@pytest.mark.parametrize("name, minutes, _", TABLE)
+def test_minutes_of_the_machine_are_those_measured_within_a_third(name, minutes, _):
+    told, measured = float(minutes), TIMINGS[name]
+    # A tenth of a minute is how the file is rounded.
+    assert abs(told - measured) <= measured / 3 + 0.05, f"write {measured} minutes for {name}"
+
+
+@pytest.mark.parametrize("name, _, minutes", TABLE)
+def test_minutes_of_the_tasks_are_the_sum_of_those_above_them(name, _, minutes):
+    assert int(minutes) == sum(task.minutes for task in tasks.of_notebook(name))
+
+
+@pytest.mark.parametrize("heading", ["Half a day", "A day"])
+def test_a_plan_adds_up_and_names_tasks_that_there_are(heading):
+    plan = section(heading)
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", plan, flags=re.M)
+    assert sum(int(minutes) for minutes, _ in rows) == int(
+        re.search(r"Together: (\d+) minutes", plan)[1]
+    )
+    for minutes, what in rows:
+        if what[:2].isdigit():
+            here = [t for t in tasks.ALL if t.id.startswith(what[:2])]
+            numbers = re.search(r"tasks ([\d, and]+)", what)
+            chosen = [int(n) for n in re.findall(r"\d", numbers[1])] if numbers else range(1, 9)
+            assert max(chosen) <= len(here) or not numbers
+            work = sum(t.minutes for t in here if t.number in chosen)
+            assert work + TIMINGS[here[0].notebook] <= int(minutes), what
+
+
+def test_the_commands_of_the_guide_exist():
+    commands = set(re.findall(r"python -m vit_helpers (\w+)", GUIDE))
+    assert {"doctor", "prefetch", "solve", "progress"} <= commands
+    known = __main__.parser()._subparsers._group_actions[0].choices
+    assert commands <= set(known)
+
+
+def test_refresh_writes_the_timings(monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
+    runner.record_timings([runner.Run("02_b", minutes=2.04)])
+    runner.record_timings([runner.Run("01_a", minutes=0.51), runner.Run("03_c", error="no")])
+    written = json.loads((tmp_path / "docs" / "timings.json").read_text(encoding="utf-8"))
+    assert list(written.items()) == [("01_a", 0.5), ("02_b", 2.0)]
