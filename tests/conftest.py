@@ -17,10 +17,18 @@ def rt():
     return runtime.setup("classifier", "cifar10", "flowers102", "photo")
 
 
+# Tests that run only where a variable says so: marker, variable, reason.
+ONLY_WHERE = (
+    ("network", "VIT_NETWORK", "asks the real Hub"),
+    ("slow", "VIT_SLOW", "takes minutes and installs packages"),
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Tests marked `network` ask the real Hub: only where somebody says so."""
-    if os.environ.get("VIT_NETWORK") == "1":
-        return
-    for item in items:
-        if "network" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="asks the real Hub: set VIT_NETWORK=1"))
+    """Skip what is marked in `ONLY_WHERE`, unless its variable is set to 1."""
+    for marker, variable, reason in ONLY_WHERE:
+        if os.environ.get(variable) == "1":
+            continue
+        for item in items:
+            if marker in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=f"{reason}: set {variable}=1"))

@@ -91,3 +91,9 @@ def test_the_answer_shows_what_the_model_says(box):
     assert len(top) == 7 and sum(share for _, share in top) == pytest.approx(1)
     assert top[0][0] == f"thing <{int(logits.argmax())}>"
     assert [share for _, share in top] == sorted((s for _, s in top), reverse=True)
+
+
+def test_a_file_as_ipywidgets_7_hands_it_over():
+    content = png()
+    value = {"old.png": {"metadata": {"name": "old.png", "size": 3}, "content": content}}
+    assert widgets.chosen_file(value) == ("old.png", content)

@@ -12,9 +12,11 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULES = (
+    "address",
     "attention",
     "bench",
     "cache",
+    "colab",
     "data",
     "doctor",
     "efficiency",

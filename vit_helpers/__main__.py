@@ -1,10 +1,10 @@
-"""The command line: `python -m vit_helpers run | refresh | test | bench | prefetch | doctor`."""
+"""The command line: `python -m vit_helpers COMMAND`; `--help` lists the commands."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from . import cache, doctor, resources, runner, runtime
+from . import address, cache, doctor, resources, runner, runtime
 from .errors import CourseError
 
 
@@ -31,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     inference.add_argument("--pictures", type=int, help="200 in quick, 1,000 in full")
     inference.add_argument("--rounds", type=int, default=20, help="in how many turns to measure")
     inference.add_argument("--to", type=Path, default=runner.BUILD / "bench", help="for results")
+    stamp = commands.add_parser("stamp", help="write the repository's address where it is needed")
+    stamp.add_argument("repository", metavar="OWNER/REPO")
     return top
 
 
@@ -48,6 +50,15 @@ def prefetch(to: Path | None) -> int:
     return 0
 
 
+def stamp(repository: str) -> int:
+    """Write the address of the repository into the files that carry it. Returns 0."""
+    changed = address.stamp(repository, runner.ROOT)
+    for path in changed:
+        print(path.relative_to(runner.ROOT))
+    print(f"{len(changed)} files now say {repository}")
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
     options = parser().parse_args(arguments)
@@ -62,6 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
             return doctor.run()
         if options.command == "bench":
             return _bench(options)
+        if options.command == "stamp":
+            return stamp(options.repository)
         return runner.test(options.only)
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)

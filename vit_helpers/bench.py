@@ -98,7 +98,7 @@ def load(model_id: str | None):
 
     try:
         model = AutoModelForImageClassification.from_pretrained(
-            model_id, attn_implementation="eager", dtype=torch.float32
+            model_id, attn_implementation="eager", dtype=torch.float32, use_safetensors=True
         )
         processor = AutoImageProcessor.from_pretrained(model_id, use_fast=True)
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import cache, resources
+from . import cache, colab, resources
 from .errors import CourseError, one_of
 
 PROFILES = ("quick", "full")
@@ -128,6 +128,7 @@ def setup(*needs: str) -> Runtime:
             `VIT_SOURCE=hub` and a resource cannot be downloaded.
     """
     global _current
+    colab.prepare()
     profile = read_choice("VIT_PROFILE", PROFILES, "quick")
     seed = read_seed()
     read_choice("VIT_BARS", ("on", "off"), "on")

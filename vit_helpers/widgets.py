@@ -1,4 +1,4 @@
-"""The interactive parts of the notebooks, made of ipywidgets (version 8)."""
+"""The interactive parts of the notebooks, made of ipywidgets (versions 7.7 and 8)."""
 
 import base64
 import html
@@ -32,10 +32,8 @@ class UploadBox(ipywidgets.VBox):
     def _changed(self, change) -> None:
         if change["new"]:
             self.answer.value = "<p>The model is looking at it ...</p>"
-            file = change["new"][0]
-            self.answer.value = answer_page(
-                self.model, self.processor, bytes(file["content"]), file["name"]
-            )
+            name, content = chosen_file(change["new"])
+            self.answer.value = answer_page(self.model, self.processor, content, name)
 
     def _repr_mimebundle_(self, **kwargs):
         # Where no widget can run, as on a plain web page, a sentence stands in its place.
@@ -45,6 +43,17 @@ class UploadBox(ipywidgets.VBox):
             "classes appear here."
         )
         return bundle
+
+
+def chosen_file(value) -> tuple[str, bytes]:
+    """Name and content of the one file in the value of a `FileUpload`.
+
+    ipywidgets 8 gives a tuple of files. Version 7, which Colab has, gives a dictionary by name.
+    """
+    if isinstance(value, dict):
+        name, file = next(iter(value.items()))
+        return name, bytes(file["content"])
+    return value[0]["name"], bytes(value[0]["content"])
 
 
 def upload_box(model, processor) -> UploadBox:

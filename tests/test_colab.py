@@ -1,0 +1,331 @@
+"""On Colab: the address in one place, the first cell, what it installs, and shown widgets."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+import types
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+from vit_helpers import __main__, address, colab, runner, runtime
+from vit_helpers.errors import CourseError
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+# --- the address -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_badge_and_first_cell_carry_the_address(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert address.badge(path.stem) in cells[0].source
+    first = next(c for c in cells if c.cell_type == "code")
+    assert first.source == address.first_cell()
+    assert first.outputs == []
+    assert first.source.count("\n") < 10
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A copy of the files that carry the address."""
+    for path in (ROOT / "vit_helpers" / "address.py", ROOT / "README.md", *NOTEBOOKS):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
+    return tmp_path
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_stamp_changes_the_address_everywhere_and_nothing_else(clone, monkeypatch, capsys):
+    before = contents(clone)
+    monkeypatch.setattr(runner, "ROOT", clone)
+    assert __main__.main(["stamp", "ada/vit-course.x"]) == 0
+    assert "01_classify.ipynb" in capsys.readouterr().out
+    after = contents(clone)
+    old, new = address.REPOSITORY.encode(), b"ada/vit-course.x"
+    assert old not in b"".join(content for p, content in after.items() if p.name != "address.py")
+    module = after[clone / "vit_helpers" / "address.py"].decode()
+    assert module.splitlines().count('REPOSITORY = "ada/vit-course.x"') == 1
+    assert all(new in content for p, content in after.items() if p.suffix == ".ipynb")
+
+    address.stamp("ada/vit-course", clone)  # a name that begins as the other one does
+    address.stamp(address.REPOSITORY, clone)
+    assert contents(clone) == before
+    assert address.stamp(address.REPOSITORY, clone) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "ada", "ada/", "/vit", "ada/vit/x", "https://github.com/a/b", 'a/b"; x = "', "a b/c"],
+)
+def test_stamp_refuses_what_is_no_address(clone, name):
+    before = contents(clone)
+    with pytest.raises(CourseError, match="write OWNER/REPO"):
+        address.stamp(name, clone)
+    assert contents(clone) == before
+
+
+def test_stamp_outside_a_clone(tmp_path):
+    with pytest.raises(CourseError, match="no clone of the course"):
+        address.stamp("ada/vit", tmp_path)
+
+
+# --- the first cell ----------------------------------------------------------------------------
+
+
+def run_first_cell(monkeypatch, found):
+    """Run the cell as IPython would, and record what it asks of pip."""
+    import importlib.util
+
+    asked = []
+    shell = types.SimpleNamespace(
+        run_line_magic=lambda name, line: asked.append((name, line)),
+        var_expand=lambda text: text,
+    )
+    source = TransformerManager().transform_cell(address.first_cell())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    names = {"get_ipython": lambda: shell}
+    exec(compile(source, "first cell", "exec"), names)
+    return asked, names
+
+
+def test_where_the_course_is_installed_the_first_cell_does_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(colab, "complete", lambda: pytest.fail("nothing is to be installed"))
+    asked, _ = run_first_cell(monkeypatch, found=object())
+    assert asked == []
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("variable", [None, "/some/clone"])
+def test_where_it_is_not_the_first_cell_installs_the_course_without_its_needs(
+    monkeypatch, variable
+):
+    completed = []
+    monkeypatch.setattr(colab, "complete", lambda: completed.append(1))
+    monkeypatch.delenv("VIT_REPO", raising=False)
+    if variable:
+        monkeypatch.setenv("VIT_REPO", variable)
+    asked, names = run_first_cell(monkeypatch, found=None)
+    assert asked == [("pip", 'install --quiet --no-deps "{course}"')]
+    assert names["course"] == (variable or address.archive())
+    assert completed == [1]
+
+
+# --- what is missing ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pip(monkeypatch):
+    """A pip that installs nothing: what it was asked, its constraints, and its answer."""
+    fake = types.SimpleNamespace(asked=[], constraints="", status=0, error="")
+
+    def run(command, **kwargs):
+        fake.asked.append(command)
+        fake.constraints = Path(command[command.index("--constraint") + 1]).read_text()
+        return subprocess.CompletedProcess(command, fake.status, "", fake.error)
+
+    monkeypatch.setattr(colab.subprocess, "run", run)
+    return fake
+
+
+def lacking(monkeypatch, *names):
+    there = metadata.version
+
+    def version(name):
+        if name in names:
+            raise metadata.PackageNotFoundError(name)
+        return there(name)
+
+    monkeypatch.setattr(colab.metadata, "version", version)
+
+
+def test_where_all_is_there_nothing_is_installed_and_nothing_said(pip, capsys):
+    colab.complete()
+    assert pip.asked == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_only_what_is_missing_is_installed_and_nothing_else_may_change(pip, monkeypatch, capsys):
+    lacking(monkeypatch, "onnx", "onnxruntime")
+    colab.complete()
+    (command,) = pip.asked
+    wanted = command[command.index("--constraint") + 2 :]
+    assert [w.split(">")[0] for w in wanted] == ["onnx", "onnxruntime"]
+    assert "--upgrade" not in command and command[:4] == [sys.executable, "-m", "pip", "install"]
+    pins = pip.constraints.splitlines()
+    for name in ("torch", "transformers", "numpy", "ipykernel"):
+        assert f"{name}=={metadata.version(name)}" in pins
+    assert "Installing onnx" in capsys.readouterr().out
+
+
+def test_extras_are_no_need():
+    assert not [line for line in colab.missing() if "resvg" in line or "jupyterlab" in line]
+
+
+@pytest.mark.parametrize("name", ["torch", "torchvision"])
+def test_torch_is_never_installed(pip, monkeypatch, name):
+    lacking(monkeypatch, name, "onnx")
+    with pytest.raises(CourseError, match=f"{name}>=.* is missing here: install it as"):
+        colab.complete()
+    assert pip.asked == []
+
+
+def test_what_pip_cannot_install_is_one_sentence(pip, monkeypatch):
+    lacking(monkeypatch, "onnx")
+    pip.status, pip.error = 1, "WARNING: Retrying\nERROR: No matching distribution found for onnx\n"
+    with pytest.raises(CourseError, match=r"install onnx.* \(No matching .*\): check the network"):
+        colab.complete()
+
+
+# --- widgets -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake_colab(monkeypatch):
+    """Colab's own module, as far as the course uses it."""
+    calls = []
+    output = types.SimpleNamespace(enable_custom_widget_manager=lambda: calls.append("widgets"))
+    module = types.ModuleType("google.colab")
+    module.output = output
+    package = types.ModuleType("google")
+    package.colab = module
+    monkeypatch.setitem(sys.modules, "google", package)
+    monkeypatch.setitem(sys.modules, "google.colab", module)
+    monkeypatch.setattr(colab, "complete", lambda: calls.append("complete"))
+    return calls
+
+
+@pytest.mark.parametrize("version, shown", [("7.7.1", False), ("8.1.9", True)])
+def test_set_up_on_colab_completes_and_shows_widgets(fake_colab, monkeypatch, version, shown):
+    # Colab shows ipywidgets 7 by itself; its manager for foreign widgets speaks version 8.
+    monkeypatch.setattr(colab.metadata, "version", lambda name: version)
+    colab.prepare()
+    assert fake_colab == ["complete"] + ["widgets"] * shown
+
+
+def test_set_up_prepares(fake_colab):
+    runtime.setup()
+    assert fake_colab[0] == "complete"
+
+
+def test_elsewhere_set_up_prepares_nothing(monkeypatch):
+    monkeypatch.setattr(colab, "complete", lambda: pytest.fail("this is not Colab"))
+    assert not colab.on_colab()
+    colab.prepare()
+
+
+# --- each notebook alone, in a Python without the course ---------------------------------------
+
+HIDDEN = ("vit_helpers", "__editable__", "onnx", "onnxruntime", "onnxscript", "onnx_ir")
+FAKE_COLAB = """
+class output:
+    @staticmethod
+    def enable_custom_widget_manager():
+        print("custom widgets switched on")
+"""
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory):
+    """A Python that has what Colab has, but neither the course nor what Colab lacks.
+
+    It sees the packages of this Python through links, all but the hidden ones; the editable
+    install of the course is one of these. `bare.copy` is the tracked part of this repository.
+    """
+    base = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", base / "venv"], check=True)
+    seen = base / "packages"
+    seen.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.lower().startswith(HIDDEN):
+            (seen / path.name).symlink_to(path)
+    fake = base / "fake"
+    (fake / "google" / "colab").mkdir(parents=True)
+    (fake / "google" / "colab" / "__init__.py").write_text(FAKE_COLAB)
+    site = next((base / "venv").rglob("site-packages"))
+    (site / "seen.pth").write_text(f"{seen}\n{fake}\n")
+    python = base / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    spec = base / "share" / "kernels" / "bare"
+    spec.mkdir(parents=True)
+    start = "import google.colab, runpy; runpy.run_module('ipykernel_launcher')"
+    argv = [str(python), "-c", start, "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "bare"}))
+    copy = base / "clone"
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    for name in filter(None, tracked.stdout.decode().split("\0")):
+        with contextlib.suppress(FileNotFoundError):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, copy / name)
+    return types.SimpleNamespace(python=python, site=site, copy=copy, share=base / "share")
+
+
+def execute(bare, notebook, folder, monkeypatch):
+    """Execute a notebook in the bare Python, in an empty folder. Returns the seconds of each cell.
+
+    The course is removed first, so that every notebook finds a Python without it.
+    """
+    from nbclient import NotebookClient
+
+    for path in bare.site.iterdir():
+        if path.name != "seen.pth":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    monkeypatch.setenv("JUPYTER_PATH", str(bare.share))
+    monkeypatch.setenv("VIT_REPO", str(bare.copy))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    seconds = []
+    NotebookClient(
+        notebook,
+        kernel_name="bare",
+        timeout=600,
+        resources={"metadata": {"path": str(folder)}},
+        store_widget_state=False,
+        on_cell_execute=lambda cell, cell_index: seconds.append(-time.perf_counter()),
+        on_cell_executed=lambda **kwargs: seconds.append(seconds.pop() + time.perf_counter()),
+    ).execute()
+    return seconds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_alone_fetches_the_course_in_seconds(bare, path, tmp_path, monkeypatch):
+    versions = "import torch, transformers, os; print(torch.__version__, torch.__path__[0])"
+    before = subprocess.run([bare.python, "-c", versions], capture_output=True, text=True)
+    with subprocess.Popen([bare.python, "-c", "import vit_helpers"], stderr=subprocess.PIPE) as p:
+        assert b"No module named 'vit_helpers'" in p.stderr.read()
+
+    notebook = nbformat.read(path, as_version=4)
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    where = nbformat.v4.new_code_cell("import vit_helpers; print(vit_helpers.__file__)")
+    notebook.cells = [*code[:2], where]  # fetch; import and set up
+    seconds = execute(bare, notebook, tmp_path, monkeypatch)
+    print(f"{path.stem}: fetched in {seconds[0]:.1f} s, set up in {seconds[1]:.1f} s")
+    assert str(bare.site) in where.outputs[0].text
+    text = "".join(o.get("text", "") for o in code[0].outputs)
+    assert "Installing onnx" in text and "ERROR" not in text and "restart" not in text.lower(), text
+    assert "custom widgets switched on" in code[1].outputs[0].text
+    assert list(tmp_path.iterdir()) == []
+    assert seconds[0] < 30
+    after = subprocess.run([bare.python, "-c", versions], capture_output=True, text=True)
+    assert before.stdout == after.stdout != ""
+
+
+@pytest.mark.slow
+def test_the_first_notebook_runs_whole_alone(bare, tmp_path, monkeypatch):
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
+    seconds = execute(bare, notebook, tmp_path, monkeypatch)
+    print(f"{NOTEBOOKS[0].stem}: {sum(seconds):.1f} s, of which the first cell {seconds[0]:.1f} s")
+    assert not [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"]
