@@ -2,6 +2,7 @@
 
 import math
 
+import datasets
 import pytest
 import torch
 from hypothesis import given, settings
@@ -271,6 +272,29 @@ def test_rollout_of_a_model(attn):
     torch.testing.assert_close(result.sum(dim=-1), torch.ones(2, 25))
 
 
+@pytest.mark.parametrize("fusion", attention.HEAD_FUSIONS)
+def test_rollout_equals_a_published_package(fusion):
+    pytest.importorskip("cv2", reason="fast-vit-rollout needs OpenCV")
+    package = pytest.importorskip("fast_vit_rollout", reason="pip install fast-vit-rollout")
+
+    class Layers(torch.nn.Module):
+        """Offers each layer's attention where the package looks for it."""
+
+        def __init__(self, count):
+            super().__init__()
+            parts = (torch.nn.ModuleDict({"attn_drop": torch.nn.Identity()}) for _ in range(count))
+            self.blocks = torch.nn.ModuleList(parts)
+
+        def forward(self, attn):
+            for block, layer in zip(self.blocks, attn.unbind(1), strict=True):
+                block["attn_drop"](layer)
+
+    attn = random_attention(2, 4, 3, 9, seed=5).float()
+    # It discards after adding the identity and we before, so they agree where nothing is discarded.
+    theirs = package.ViTAttentionRollout(Layers(4), head_fusion=fusion, discard_ratio=0.0)(attn)
+    torch.testing.assert_close(attention.rollout(attn, fusion), theirs, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("ratio", [-0.1, 1, 2.5])
 def test_rollout_refuses_a_ratio_that_leaves_nothing(attn, ratio):
     with pytest.raises(CourseError, match=f"discard_ratio is {ratio}"):
@@ -319,6 +343,8 @@ def test_pictures_of_any_mode_and_size_become_what_the_model_takes(model):
     assert pixels.shape == (2, 3, 48, 32)
     torch.testing.assert_close(pixels[0], pixels[1])  # transparent is white
     assert attention.pixels(model, processor, pictures[0]).shape == (1, 3, 48, 32)
+    column = datasets.Dataset.from_dict({"image": pictures}).cast_column("image", datasets.Image())
+    torch.testing.assert_close(attention.pixels(model, processor, column["image"]), pixels)
     assert attention.maps(model, pixels).shape[0] == 2
 
 

@@ -90,6 +90,25 @@ CASES = {
         },
         ["from 10 to 40 pixels in the first layer", "from 60 to 80", "2.5 bits", "5.0 in the last"],
     ),
+    "faithfulness": (
+        {
+            "measured": {
+                kind: {name: torch.rand(4, 3) for name in ("rollout", "random")}
+                for kind in ("deletion", "insertion")
+            },
+            "table": pd.DataFrame(
+                {"gain": [0.25, 0.0], "gain ±": [0.1, 0.0]}, index=["rollout", "random"]
+            ),
+        },
+        ["2 methods", "rollout ≈ +0.250 ± ≈ 0.100, random ≈ +0.000"],
+    ),
+    "token_sinks": (
+        {
+            "norms": torch.tensor([[1.0, 2, 2, 2], [30.0, 4, 5, 90]]),
+            "received": torch.tensor([[0.7, 0.1, 0.1, 0.1]]),
+        },
+        ["median patch has 5, the longest 90, [CLS] 30", "at most 70 % (layer 0)", "share is 25.0"],
+    ),
     "learning_curves": (
         {"frame": HISTORY, "best_epoch": 2, "test_accuracy": 0.7},
         ["over 2 epochs", "from ≈ 2.00 to ≈ 1.00", "validation ≈ 60.0 %", "test ≈ 70.0 %"],

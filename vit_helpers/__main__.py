@@ -21,6 +21,12 @@ def parser() -> argparse.ArgumentParser:
     test.add_argument("only", nargs="?", default="all", choices=["all", *runner.TEST_STEPS])
     prefetch = commands.add_parser("prefetch", help="download all that the course needs")
     prefetch.add_argument("--to", type=Path, help="a folder to copy or share (set VIT_CACHE to it)")
+    solve = commands.add_parser("solve", help="write the notebooks with all tasks solved")
+    solve.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
+    solve.add_argument("--to", type=Path, default=runner.SOLVED, help="folder for the results")
+    solve.add_argument("--run", action="store_true", help="execute them; every check must pass")
+    progress = commands.add_parser("progress", help="table over submitted notebooks, as CSV")
+    progress.add_argument("folder", type=Path, help="where they are; none is executed")
     commands.add_parser("doctor", help="say what will and will not work on this machine")
     bench = commands.add_parser("bench", help="measure what this machine can do")
     kinds = bench.add_subparsers(dest="kind", required=True)
@@ -59,6 +65,14 @@ def stamp(repository: str) -> int:
     return 0
 
 
+def progress(folder: Path) -> int:
+    """Print a table over submitted notebooks as CSV. Returns 0."""
+    from .tasks import editions
+
+    editions.write_csv(editions.read_submissions(folder), sys.stdout)
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
     options = parser().parse_args(arguments)
@@ -69,6 +83,10 @@ def main(arguments: list[str] | None = None) -> int:
             return runner.refresh(options.notebooks)
         if options.command == "prefetch":
             return prefetch(options.to)
+        if options.command == "solve":
+            return runner.solve(options.notebooks, options.to, options.run)
+        if options.command == "progress":
+            return progress(options.folder)
         if options.command == "doctor":
             return doctor.run()
         if options.command == "bench":

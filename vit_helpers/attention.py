@@ -13,6 +13,7 @@ import math
 from contextlib import ExitStack
 
 import torch
+from PIL import Image
 from torch import nn
 
 from . import data, models
@@ -30,8 +31,8 @@ def pixels(model: nn.Module, processor, pictures) -> torch.Tensor:
     Args:
         model: A ViT.
         processor: Its image processor.
-        pictures: One PIL picture or a list of them, of any size and mode; transparent pixels
-            become white.
+        pictures: One PIL picture, or several (a list, a column of a data set), of any size and
+            mode; transparent pixels become white.
 
     Returns:
         Shape (B, 3, H, W).
@@ -39,7 +40,7 @@ def pixels(model: nn.Module, processor, pictures) -> torch.Tensor:
     Raises:
         CourseError: If a picture is smaller than one patch: enlarged, it would be a smear.
     """
-    pictures = pictures if isinstance(pictures, (list, tuple)) else [pictures]
+    pictures = [pictures] if isinstance(pictures, Image.Image) else list(pictures)
     height, width = _pair(model.config.patch_size)
     for picture in pictures:
         if picture.height < height or picture.width < width:

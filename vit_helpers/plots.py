@@ -287,7 +287,8 @@ def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Pl
     words = []
     for ax, (name, grid_map) in zip(axes.flat, maps.items(), strict=False):
         weights = _as_numpy(grid_map)
-        shown = _overlay(ax, picture, weights / weights.max(), 1.0)
+        largest = weights.max() or 1.0  # a map of zeros stays one
+        shown = _overlay(ax, picture, weights / largest, 1.0)
         ax.set_title(f"{name}\nlargest {100 * weights.max():.1f} %", fontsize=9)
         words.append(f"{name} {100 * weights.max():.1f} % in {_place(weights)}")
     bar = plot.colorbar(shown, ax=axes, shrink=0.8, pad=0.02, ticks=(0, 0.5, 1))
@@ -332,6 +333,89 @@ def attention_by_layer(distance, bits, *, even_distance: float, even_bits: float
         f"to {last.max():.0f} in the last; spread evenly it would be {even_distance:.0f}. Right, "
         f"its entropy: on average {values[1][0].mean():.1f} bits in the first layer and "
         f"{values[1][-1].mean():.1f} in the last; at most {even_bits:.1f} are possible.",
+    )
+
+
+def faithfulness(measured: dict, table) -> Plot:
+    """Deletion and insertion curves of several methods, and how far each beats a random map.
+
+    Args:
+        measured: From `faithfulness.curves`: `{"deletion": {name: (N, steps + 1)}, ...}`.
+        table: From `faithfulness.table`, the same methods; its reference is the row without gain.
+    """
+    plot, axes = new_plot(1, 3, size=(13, 4.2), width_ratios=(1, 1, 1.1))
+    texts = (("deletion", "hidden", "lower is better"), ("insertion", "shown", "higher is better"))
+    for ax, (kind, verb, better) in zip(axes, texts, strict=False):
+        for i, (name, curve) in enumerate(measured[kind].items()):
+            mean = 100 * _as_numpy(curve).mean(axis=0)
+            blind = name in ("random", "centre")
+            style = {"color": "0.55" if blind else PALETTE[i], "linestyle": "--" if blind else "-"}
+            marker = "osDv^P*X"[i % 8]
+            x = np.linspace(0, 100, len(mean))
+            ax.plot(x, mean, marker=marker, markersize=4, label=name, **style)
+        ax.set_xlabel(f"patches {verb} in %, the most important first")
+        ax.set_ylabel("mean probability of the class in %")
+        ax.set_title(f"{kind}: {better}", fontsize=10)
+        ax.set_ylim(bottom=0)
+    axes[0].legend(fontsize=8)
+    places = np.arange(len(table))
+    axes[2].errorbar(
+        table["gain"], places, xerr=table["gain ±"], fmt="o", color=BLACK, capsize=3, markersize=5
+    )
+    axes[2].axvline(0, color="0.55", linestyle="--")
+    axes[2].set_yticks(places, list(table.index))
+    axes[2].invert_yaxis()
+    axes[2].set_xlabel("gain over a random map, with its 95 % interval")
+    axes[2].set_title("insertion - deletion, against random: higher is better", fontsize=10)
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    words = ", ".join(
+        f"{name} ≈ {row['gain']:+.3f} ± ≈ {row['gain ±']:.3f}" for name, row in table.iterrows()
+    )
+    return finish(
+        plot,
+        f"Curves of the mean probability while patches are hidden, and while they are shown, for "
+        f"{len(table)} methods. On the right, the gain of each over a random map: {words}.",
+    )
+
+
+def token_sinks(norms, received, special: int = 1) -> Plot:
+    """How long the vectors of the tokens are, and which tokens get the attention, by layer.
+
+    Args:
+        norms: Shape (layers + 1, tokens), from `attention.token_norms`, of one picture.
+        received: Shape (layers, tokens), from `attention.received`, of the same picture.
+        special: How many tokens come before the patches; the first is [CLS].
+    """
+    norms, percents = _as_numpy(norms), 100 * _as_numpy(received)
+    plot, (left, right) = new_plot(1, 2, size=(11, 3.8))
+    patches, steps = norms[:, special:], np.arange(len(norms))
+    median, longest = np.median(patches, axis=1), patches.max(axis=1)
+    left.fill_between(steps, patches.min(axis=1), longest, color=SKY, alpha=0.5)
+    left.plot(steps, median, "o-", color=BLUE, markersize=4, label="patches: median, and range")
+    left.plot(steps, norms[:, 0], "s-", color=RED, markersize=4, label="[CLS]")
+    left.set_yscale("log")
+    left.set_xlabel("after how many layers")
+    left.set_ylabel("norm of the token's vector")
+    layers, even = np.arange(len(percents)), 100 / percents.shape[1]
+    most = percents[:, special:].max(axis=1)
+    right.plot(layers, percents[:, 0], "s-", color=RED, markersize=4, label="[CLS]")
+    right.plot(layers, most, "o-", color=BLUE, markersize=4, label="the patch that gets most")
+    right.axhline(even, color=BLACK, linestyle="--", linewidth=1, label="the even share")
+    right.set_yscale("log")
+    right.set_xlabel("layer")
+    right.set_ylabel("share of the layer's attention in %")
+    for ax, ticks in ((left, steps), (right, layers)):
+        ax.set_xticks(ticks)
+        ax.legend(fontsize=9)
+        ax.spines[["top", "right"]].set_visible(False)
+    top = int(percents[:, 0].argmax())
+    return finish(
+        plot,
+        f"Left, norms by layer: after the last one the median patch has {median[-1]:.0f}, the "
+        f"longest {longest[-1]:.0f}, [CLS] {norms[-1, 0]:.0f}. Right, the share of attention that "
+        f"tokens get: [CLS] at most {percents[top, 0]:.0f} % (layer {top}), a single patch at most "
+        f"{most.max():.1f} % (layer {int(most.argmax())}); the even share is {even:.1f} %.",
     )
 
 

@@ -21,8 +21,9 @@ from .runtime import bar
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"
+SOLVED = BUILD / "solved"
 CELL_TIMEOUT_SECONDS = 1200
-TEST_STEPS = ("unit", "notebooks", "lint")
+TEST_STEPS = ("unit", "notebooks", "solved", "lint")
 
 
 @dataclass
@@ -261,6 +262,38 @@ def refresh(names: list[str] | None = None) -> int:
     return int(failed)
 
 
+def solve(names: list[str] | None = None, to: Path = SOLVED, execute_them: bool = False) -> int:
+    """Write the solved edition of the notebooks to `to`: every task with its solution.
+
+    Args:
+        names: Which notebooks, as for `find`.
+        to: The folder for the solved notebooks.
+        execute_them: Whether to execute them too, and to insist that every check is passed.
+
+    Returns:
+        0, or 1 if a cell failed or a check was not passed.
+
+    Raises:
+        CourseError: If the stub of a task is not in its notebook.
+    """
+    import nbformat
+
+    from .tasks import editions
+
+    failed = False
+    for path in editions.solve_all(find(names), to):
+        if not execute_them:
+            print(path)
+            continue
+        notebook, result = execute(path)
+        nbformat.write(notebook, path)
+        states = editions.states(notebook)
+        problem = result.error or ", ".join(f"{k}: {v}" for k, v in states.items() if v != "right")
+        print(f"{path.stem}: {problem or f'{len(states)} checks passed'}", flush=True)
+        failed = failed or bool(problem)
+    return int(failed)
+
+
 def notebook_tests(folder: Path) -> list[str]:
     """The command that executes notebooks and compares every output with the stored one.
 
@@ -274,13 +307,13 @@ def notebook_tests(folder: Path) -> list[str]:
 
 
 def test(only: str = "all") -> int:
-    """Unit tests, then every notebook against its stored outputs, then ruff.
+    """Unit tests, every notebook against its stored outputs, the solved edition, then ruff.
 
     The notebooks run from the offline kit in the quick profile with seed 0, because that is how
     the stored outputs were made.
 
     Args:
-        only: `unit`, `notebooks`, `lint` or `all`.
+        only: `unit`, `notebooks`, `solved`, `lint` or `all`.
 
     Returns:
         0, or the exit status of the first step that failed.
@@ -290,6 +323,7 @@ def test(only: str = "all") -> int:
     steps = {
         "unit": [*python, "pytest", "-q", "tests"],
         "notebooks": notebook_tests(NOTEBOOKS),
+        "solved": [*python, "vit_helpers", "solve", "--run"],
         "lint": [*python, "ruff", "check", "."],
     }
     for name, command in steps.items():

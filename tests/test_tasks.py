@@ -1,0 +1,802 @@
+"""The learner's tasks: solutions pass, typical mistakes get their message, nonsense is survived."""
+
+import csv
+import io
+import json
+import random
+import time
+from fractions import Fraction
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from vit_helpers import __main__, data, efficiency, models, runner, runtime, tasks, training
+from vit_helpers.errors import CourseError
+from vit_helpers.tasks import core, editions
+
+BY_NAME = {task.__name__: task for task in tasks.ALL}
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    """The names that the cells of the tasks find in the notebooks."""
+    runtime.setup("classifier", "cifar10", "photo")
+    model, processor = models.load_classifier("eager")
+    photo = data.load_image()
+    pixels = processor(images=photo, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        outputs = model(pixel_values=pixels, output_attentions=True)
+    generator = torch.Generator().manual_seed(0)
+    results = pd.DataFrame(
+        {
+            "status": ["ran", "ran", "ran", "ran", "ran", "not here"],
+            "MB": [22.0, 11.0, 23.0, 7.0, 7.2, None],
+            "agreement": [1.0, 0.99, 1.0, 0.9, 0.7, None],
+            "median ms": [40.0, 9.0, 20.0, 15.0, 12.0, None],
+        },
+        index=[
+            efficiency.BASELINE,
+            "bf16 weights",
+            "ONNX Runtime fp32",
+            "ONNX Runtime int8 dynamic",
+            "ONNX Runtime int8 static",
+            "fp16 weights",
+        ],
+    )
+    frozen = models.load_with_new_head([str(i) for i in range(102)])
+    models.freeze(frozen, 8)
+    return {
+        "torch": torch,
+        "np": np,
+        "models": models,
+        "training": training,
+        "efficiency": efficiency,
+        "tasks": tasks,
+        "model": model,
+        "processor": processor,
+        "config": model.config,
+        "photo": photo,
+        "picture": photo,
+        "pixels": pixels,
+        "outputs": outputs,
+        "logits": outputs.logits,
+        "heads": 12,
+        "distance": torch.rand(12, 12, generator=generator) * 100,
+        "train_set": range(200),
+        "table": models.parameter_table(frozen),
+        "frozen": frozen,
+        "result": SimpleNamespace(
+            logits=torch.randn(30, 102, generator=generator), labels=torch.arange(30)
+        ),
+        "weight": torch.randn(32, 32, generator=generator),
+        "results": results,
+    }
+
+
+# The cells before a task in its notebook give some names another meaning.
+SPECIAL = {
+    "TopK": lambda names: {"logits": names["logits"][0]},
+    "ParametersThatLearn": lambda names: {"model": names["frozen"]},
+}
+
+
+def names_for(name, notebook):
+    return notebook | SPECIAL.get(name, lambda names: {})(notebook)
+
+
+def make(name, notebook):
+    task = BY_NAME[name]
+    module = task.__module__.rpartition(".")[2]
+    return eval(f"tasks.{module}.{task.make}", names_for(name, notebook))
+
+
+def made(name, notebook, store={}):  # noqa: B006
+    """A task that is made once: its truth may take a pass of the model."""
+    if name not in store:
+        store[name] = make(name, notebook)
+    return store[name]
+
+
+def run(code, task, notebook):
+    names = dict(names_for(type(task).__name__, notebook))
+    exec(code, names)
+    return names[task.given()]
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+class TestEveryTask:
+    def test_the_stub_is_not_attempted_yet(self, name, notebook):
+        task = make(name, notebook)
+        assert task.verdict(run(task.stub, task, notebook)).state == core.NOT_ATTEMPTED
+
+    def test_the_solution_is_right_and_the_check_is_quick(self, name, notebook):
+        task = make(name, notebook)
+        answer = run(task.solution_code, task, notebook)
+        began = time.process_time()
+        verdict = task.verdict(answer)
+        assert verdict.state == core.RIGHT, verdict.message
+        assert len(verdict.message.split()) >= 5
+        assert time.process_time() - began < 3  # of the CPU; a notebook has four of them
+
+    def test_its_text_is_complete(self, name, notebook):
+        task = BY_NAME[name]
+        assert 1 <= task.minutes <= 20
+        assert task.difficulty in (core.EASY, core.MEDIUM, core.HARD)
+        assert 2 <= len(task.hints) <= 3
+        assert len(task.cell().splitlines()) <= 15
+        assert task.solution_code.strip() not in task.question
+
+    def test_stub_and_solution_take_the_same_arguments(self, name, notebook):
+        task = BY_NAME[name]
+        if "def " in task.stub:
+            first = task.stub.strip().splitlines()[0]
+            assert first in task.solution_code
+
+    def test_a_right_answer_may_have_any_form(self, name, notebook):
+        task = make(name, notebook)
+        answer = run(task.solution_code, task, notebook)
+        for form in forms(answer):
+            verdict = task.verdict(form)
+            assert verdict.state == core.RIGHT, (form, verdict.message)
+
+
+def forms(answer):
+    """The same answer as a tensor, an array, a list, a NumPy number."""
+    if isinstance(answer, str):
+        return [answer]
+    if isinstance(answer, tuple):
+        return [list(answer), np.array(answer), torch.tensor(answer), np.array([answer])]
+    if not callable(answer):
+        value = float(answer)
+        return [value, np.float64(value), torch.tensor(value, dtype=torch.float64), [value]]
+    convert = [
+        lambda t: t.tolist() if isinstance(t, torch.Tensor) else t,
+        lambda t: t.numpy() if isinstance(t, torch.Tensor) else t,
+        lambda t: t.double() if isinstance(t, torch.Tensor) and t.is_floating_point() else t,
+    ]
+    return [lambda *args, to=to: to(answer(*args)) for to in convert]
+
+
+def test_there_are_three_to_five_tasks_in_each_notebook_from_easy_to_hard():
+    for stem in {task.notebook for task in tasks.ALL}:
+        here = tasks.of_notebook(stem)
+        assert 3 <= len(here) <= 5
+        assert {core.EASY, core.HARD} <= {task.difficulty for task in here}
+        assert [task.number for task in here] == list(range(1, len(here) + 1))
+
+
+# --- typical mistakes ----------------------------------------------------------------------------
+
+
+def body(code):
+    """A function from the code of its body; `A`, `B`, ... are its arguments."""
+    names = {"torch": torch, "np": np, "models": models}
+    return lambda *args: eval(code, names | dict(zip("ABCDE", args, strict=False)))
+
+
+def imagenet(picture):
+    from torchvision.transforms import v2
+
+    steps = [v2.PILToTensor(), v2.Resize((224, 224)), v2.ToDtype(torch.float32, scale=True)]
+    steps += [v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    return v2.Compose(steps)(picture)
+
+
+def transform(size=(224, 224), scale=True, normalise=True):
+    from torchvision.transforms import v2
+
+    def prepare(picture):
+        steps = [v2.PILToTensor(), v2.Resize(size), v2.ToDtype(torch.float32, scale=scale)]
+        steps += [v2.Normalize([0.5] * 3, [0.5] * 3)] if normalise else []
+        return v2.Compose(steps)(picture)
+
+    return prepare
+
+
+def step(divide=True, clear=True, move=True, clear_in_loop=False, move_in_loop=False, last=False):
+    def step_in_parts(model, optimiser, pixels, labels, parts):
+        total = 0.0
+        if clear:
+            optimiser.zero_grad()
+        for some, classes in zip(pixels.chunk(parts), labels.chunk(parts), strict=True):
+            if clear_in_loop or move_in_loop:
+                optimiser.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(pixel_values=some).logits, classes)
+            (loss / parts if divide else loss).backward()
+            total += loss.item() / parts
+            if move_in_loop:
+                optimiser.step()
+        if move and not move_in_loop:
+            optimiser.step()
+        return loss if last else total
+
+    return step_in_parts
+
+
+def rollout(heads="max", axis=-1, left=True, keep=0.5):
+    def rollout_max(attn):
+        mixed = torch.eye(attn.shape[-1])
+        for layer in attn:
+            a = layer.amax(0) if heads == "max" else layer.mean(0)
+            a = (1 - keep) * a + keep * torch.eye(len(mixed))
+            a = a / a.sum(axis, keepdim=True) if axis else a
+            mixed = a @ mixed if left else mixed @ a
+        return mixed
+
+    return rollout_max
+
+
+def freeze(first=0, extra=0, embeddings=True, head=False, reset=True, norm=False, half=False):
+    def freeze_first(model, k):
+        if reset:
+            model.requires_grad_(True)
+        if embeddings:
+            models.embeddings(model).requires_grad_(False)
+        start = len(models.blocks(model)) - k if first else 0
+        for block in list(models.blocks(model))[start : start + k + extra]:
+            for name, parameter in block.named_parameters():
+                if not half or name.endswith("weight"):
+                    parameter.requires_grad_(False)
+        if head:
+            models.head(model).requires_grad_(False)
+        if norm:
+            model.base_model.layernorm.requires_grad_(False)
+
+    return freeze_first
+
+
+def groups(everything=False, frozen=False, swap=False, only_blocks=False):
+    def make_groups(model, lr, head_lr):
+        head = list(models.head(model).parameters())
+        ids = set() if everything else {id(p) for p in head}
+        source = models.blocks(model) if only_blocks else model
+        body = [p for p in source.parameters() if id(p) not in ids]
+        body = [p for p in body if frozen or p.requires_grad]
+        lr, head_lr = (head_lr, lr) if swap else (lr, head_lr)
+        return [{"params": body, "lr": lr}, {"params": head, "lr": head_lr}]
+
+    return make_groups
+
+
+def round_trip(axis=1, top=lambda bits: 2 ** (bits - 1) - 1, how="round", back=True):
+    def quantise(weight, bits):
+        size = weight.abs()
+        scale = (size.max() if axis is None else size.amax(axis, keepdim=True)) / top(bits)
+        whole = getattr(weight / scale, how)() if how else weight / scale
+        return whole * scale if back else whole
+
+    return quantise
+
+
+def entropy(code):
+    return body(f"(lambda p: {code})(A[A > 0])")
+
+
+HEAD = "A @ B.T / A.shape[-1] ** 0.5"
+LOWEST = "A.topk(C, dim=1, largest=False).indices == B[:, None]"
+TOP = "A.topk(C, dim=1).indices == B[:, None]"
+
+# For each task: a wrong answer, and words of the message that is meant for it.
+MISTAKES = {
+    "CountTokens": [
+        (576, "nothing but patches"),
+        (197, "224 pixels"),
+        (24, "one row"),
+        (384 * 384, "single pixels"),
+        (600, "too many"),
+        (500.5, "whole number"),
+    ],
+    "TopK": [
+        (body("A.argsort()[:B]"), "worst classes"),
+        (body("A.argsort()[-B:]"), "best at the end"),
+        (body("A.sort(descending=True).values[:B]"), "you returned the logits"),
+        (body("A.topk(B)"), "the shape (2, 3)"),
+        (body("A.argsort(descending=True)[:B + 1]"), "returned 4 numbers"),
+        (body("A.argsort(descending=True)[1:B + 1]"), "at least one of these is wrong"),
+        (body("A.abs().argsort(descending=True)[:B]"), "large, but not good"),
+    ],
+    "FindTemperature": [
+        (1.0, "says 31.4 %"),
+        (90, "share in percent"),
+        (0, "divide by zero"),
+        (-1, "order of the classes round"),
+    ],
+    "Softmax": [
+        (body("(A * B).softmax(-1)"), "should make it less sure"),
+        (body("A.softmax(-1)"), "Is the temperature used?"),
+        (body("(A / B).exp()"), "do not sum to one"),
+        (body("(A / B).sigmoid()"), "those of the sigmoid"),
+        (body("(A / B).log_softmax(-1)"), "logarithms"),
+        (body("(A / B).exp() / (A / B).exp().sum()"), "exp(1000) is infinite"),
+        (body("((A - 1) / B).softmax(-1) * 0.9"), "shares sum to 0.9"),
+    ],
+    "EvalTransform": [
+        (imagenet, "ImageNet's mean"),
+        (transform(normalise=False), "scaled, but not normalised"),
+        (transform(scale=False), "not scaled to 0..1 before"),
+        (transform(scale=False, normalise=False), "values of the pixels"),
+        (transform(size=100), "should be (3, 224, 224)"),
+        (lambda p: transform()(p)[None], "one axis too many"),
+        (lambda p: transform()(p).permute(1, 2, 0), "the channels come first"),
+        (lambda p: transform()(p).flip(-1), "away from the processor's"),
+    ],
+    "CountSteps": [
+        (5, "are one epoch"),
+        (28, "leave 8 pictures out"),
+        (1400, "counts pictures"),
+        (29, "across the end of an epoch"),
+        (99, "too many"),
+    ],
+    "StepInParts": [
+        (step(divide=False), "too far"),
+        (step(clear=False), "the gradients of the first"),
+        (step(move=False), "did not move"),
+        (step(clear_in_loop=True), "only the last part counted"),
+        (step(move_in_loop=True), "once for each part"),
+        (step(last=True), "the loss of the whole batch is"),
+    ],
+    "PicturesForInterval": [
+        (0.35, "less than one"),
+        (13830, "± counts on each side"),
+        (864, "± 2.0"),
+        (900, "68 % interval"),
+        (2000, "± 1 is wanted"),
+        (1e12, "more than anyone has"),
+    ],
+    "HeadMap": [
+        (body(HEAD), "What turns scores into shares?"),
+        (body(f"({HEAD}).softmax(0)"), "wrong axis"),
+        (body("(A @ B.T).softmax(-1)"), "where is the root of d?"),
+        (body("(A @ B.T / A.shape[-1]).softmax(-1)"), "by d, or by its root"),
+        (body("(B @ A.T / A.shape[-1] ** 0.5).softmax(-1)"), "changed places"),
+        (body("A.T @ B"), "should be (197, 197)"),
+        (body("A @ B"), "raised RuntimeError"),
+    ],
+    "EntropyBits": [
+        (entropy("-(p * p.log()).sum()"), "in nats"),
+        (entropy("(p * p.log2()).sum()"), "not below zero"),
+        (entropy("-(p * p.log10()).sum()"), "base 10"),
+        (body("-(A * A.log2()).mean()"), "It is a sum"),
+        (body("-(A * A.log2()).sum()"), "0 * log(0)"),
+        (entropy("2 ** -(p * p.log2()).sum()"), "how many bits"),
+        (body("A"), "one number"),
+    ],
+    "FarthestHead": [
+        (lambda d: d.argmax().item(), "counts through all layers"),
+        (lambda d: divmod(d.argmax().item(), 12)[::-1], "in the wrong order"),
+        (lambda d: divmod(d.argmin().item(), 12), "the nearest"),
+        (lambda d: tuple(i + 1 for i in divmod(d.argmax().item(), 12)), "counts from one"),
+        ((99, 99), "There is no (99, 99)"),
+        ((1, 2, 3), "has 3 numbers"),
+        ((0.5, 1), "two whole numbers"),
+    ],
+    "RolloutMax": [
+        (rollout(heads="mean"), "heads were averaged"),
+        (rollout(axis=-2), "sum of each column"),
+        (rollout(axis=None), "should sum to one"),
+        (rollout(left=False), "wrong order"),
+        (rollout(keep=0.0), "where is the identity"),
+    ],
+    "ParametersThatLearn": [
+        ("total", "the whole model"),
+        ("frozen", "are frozen then"),
+        ("block", "is one block"),
+        ("no rest", "a small part"),
+        ("no head", "learn from nothing"),
+        ("two blocks", "if 2 blocks are left"),
+    ],
+    "FreezeFirst": [
+        (freeze(embeddings=False), "the embeddings still learn"),
+        (freeze(head=True), "the head is frozen too"),
+        (freeze(extra=1), "that is 2, not 1"),
+        (freeze(first=1), "the last 1"),
+        (freeze(reset=False), "must learn again"),
+        (freeze(norm=True), "last LayerNorm"),
+        (freeze(half=True), "only in part"),
+    ],
+    "TwoRates": [
+        (groups(everything=True), "stands in 2 groups"),
+        (groups(frozen=True), "is frozen, but stands in a group"),
+        (groups(swap=True), "but its rate is"),
+        (groups(only_blocks=True), "stands in no group"),
+        (body("list(A.parameters())"), "no dictionary"),
+        (body("[{'params': A, 'lr': B}]"), "call its .parameters()"),
+        (body("{'params': A, 'lr': B}"), "but a list is wanted"),
+        (body("[{'params': None, 'lr': B}]"), "params of group 0 are None"),
+    ],
+    "TopKAccuracy": [
+        (body(f"100 * ({TOP}).any(1).float().mean()"), "in percent"),
+        (body("(A.argmax(1) == B).float().mean()"), "is k used?"),
+        (body(f"({TOP}).any(1).sum()"), "how many"),
+        (body(f"({TOP}).float().mean()"), "divided by k"),
+        (
+            body(f"({LOWEST}).any(1).float().mean()"),
+            "lowest",
+        ),
+        (body("0.999"), "too high"),
+    ],
+    "CountFlops": [
+        (0.5, "a multiplication and an addition"),
+        (1 / 12, "one block"),
+        (1 / 197, "one token"),
+        (1e-9, "in billions"),
+        (2.0, "the 2 in it twice"),
+        (0.42, "attention alone"),
+        (0.7, "too little"),
+    ],
+    "MegabytesInBf16": [
+        (2.0, "fp32"),
+        (0.5, "int8"),
+        (8.0, "megabits"),
+        (1e6, "bytes"),
+        (1e6 / 2**20, "MiB"),
+        (1.3, "too many"),
+    ],
+    "Quantise": [
+        (round_trip(axis=None), "one scale for the whole"),
+        (round_trip(axis=0), "a scale for each column"),
+        (round_trip(how=None), "Nothing was rounded"),
+        (round_trip(back=False), "What about their scale"),
+        (round_trip(top=lambda bits: 2 ** (bits - 1)), "with a sign"),
+        (round_trip(top=lambda bits: 2**bits - 1), "The sign takes a bit"),
+        (round_trip(top=lambda bits: 127), "always 8 bits"),
+        (round_trip(how="trunc"), "cut off"),
+    ],
+    "PickForPhone": [
+        ("bf16 weights", "not on the phone"),
+        ("ONNX Runtime fp32", "23.0 MB, and 11.0 are allowed"),
+        ("ONNX Runtime int8 static", "agrees in 70.0 %"),
+        ("fp16 weights", "did not run here"),
+        ("int8", "There is no variant 'int8'"),
+        ("none", "1 fulfil all three"),
+        (3, "the name of a variant"),
+    ],
+}
+
+
+def fill_in(name, wrong, task):
+    """Some wrong answers depend on the model or the data."""
+    if name == "FarthestHead" and callable(wrong):
+        return wrong(task.distance)
+    if name == "ParametersThatLearn":
+        truth = task.block + task.rest + task.head
+        return {
+            "total": task.total,
+            "frozen": task.total - truth,
+            "block": task.block,
+            "no rest": truth - task.rest,
+            "no head": truth - task.head,
+            "two blocks": truth + task.block,
+        }[wrong]
+    if name == "CountFlops":
+        return wrong * task.counted
+    if name == "MegabytesInBf16":
+        return wrong * 2 * task.parameters / 1e6
+    return wrong
+
+
+def test_every_task_has_at_least_three_typical_mistakes():
+    assert set(MISTAKES) == set(BY_NAME)
+    assert all(len(mistakes) >= 3 for mistakes in MISTAKES.values())
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_typical_mistake_gets_the_message_that_is_meant_for_it(name, notebook):
+    task = make(name, notebook)
+    for wrong, words in MISTAKES[name]:
+        verdict = task.verdict(fill_in(name, wrong, task))
+        assert verdict.state == core.WRONG, words
+        assert words in verdict.message, (words, verdict.message)
+        assert verdict.error is None, verdict.message
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_messages_do_not_give_the_answer_away(name, notebook):
+    task = make(name, notebook)
+    answer = run(task.solution_code, task, notebook)
+    if callable(answer) or isinstance(answer, str):
+        return
+    for wrong, _ in MISTAKES[name]:
+        message = task.verdict(fill_in(name, wrong, task)).message
+        for form in {f"{float(v):g}" for v in np.ravel(answer)} if np.size(answer) == 1 else ():
+            assert f" {form} " not in f" {message} ", message
+
+
+# --- nonsense ------------------------------------------------------------------------------------
+
+
+class Evil:
+    """An object that fails whatever is done with it."""
+
+    def fail(self, *args, **kwargs):
+        raise RuntimeError("never touch me")
+
+    __repr__ = __str__ = __eq__ = __len__ = __iter__ = __bool__ = __float__ = __array__ = fail
+    __getitem__ = __lt__ = __hash__ = fail
+
+
+def nonsense():
+    """Ten kinds of things that a learner, or a slip of the keyboard, can put there."""
+    some_numbers = st.floats(width=32) | st.integers(-(10**30), 10**30) | st.complex_numbers()
+    small = st_numpy.array_shapes(max_dims=3, max_side=4)
+    arrays = st_numpy.arrays(st.sampled_from(["f4", "f8", "i8", "b1", "c8", "U3", "O"]), small)
+    returned = st.none() | some_numbers | st.text(max_size=3) | arrays | arrays.map(tensor_of)
+    return st.one_of(
+        st.none() | st.booleans(),
+        some_numbers | st.decimals() | st.fractions(),
+        st.text() | st.binary(),
+        st.lists(some_numbers | st.none() | st.text(max_size=2), max_size=5),
+        st.dictionaries(st.text(max_size=2), some_numbers, max_size=2) | st.sets(st.integers()),
+        arrays,
+        arrays.map(tensor_of),
+        returned.map(lambda value: lambda *args: value),
+        st.sampled_from([ValueError, ZeroDivisionError, SystemExit, KeyboardInterrupt]).map(
+            failing
+        ),
+        st.sampled_from([Evil(), object(), int, [[1, 2], [3]], (...,), torch.nn.ReLU(), print]),
+        st.sampled_from([float("nan"), [float("nan")], torch.tensor(float("nan")), float("inf")]),
+    )
+
+
+def tensor_of(array):
+    if array.dtype.kind in "UO":
+        return torch.zeros(array.shape, requires_grad=True)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def failing(error):
+    def function(*args):
+        raise error("this goes wrong")
+
+    return function
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(answer=nonsense())
+def test_nonsense_is_survived_and_answered_in_a_sentence(name, notebook, answer):
+    task = made(name, notebook)
+    verdict = task.verdict(answer)
+    assert verdict.state in (core.WRONG, core.NOT_ATTEMPTED, core.RIGHT)
+    assert 3 <= len(verdict.message.split()) <= 80
+    # An error inside of a check would be ours, unless the answer is made to fail when it is read.
+    if not isinstance(answer, Evil):
+        assert verdict.error is None, (answer, verdict.message)
+
+
+@pytest.mark.parametrize("name", [n for n, task in BY_NAME.items() if "def " in task.stub])
+def test_an_error_of_the_learners_function_is_quoted(name, notebook):
+    verdict = make(name, notebook).verdict(failing(ValueError))
+    assert "raised ValueError: this goes wrong" in verdict.message
+
+
+@pytest.mark.parametrize("name", [n for n, task in BY_NAME.items() if "def " in task.stub])
+def test_a_function_with_no_arguments_is_told_so(name, notebook):
+    verdict = make(name, notebook).verdict(lambda: 1)
+    assert "raised TypeError" in verdict.message and "0 positional arguments" in verdict.message
+
+
+def test_a_function_that_never_returns_is_stopped(notebook):
+    task = make("TopK", notebook)
+    task.limit_seconds = 0.3
+    ended = []
+
+    def forever(logits, k):
+        try:
+            while True:
+                pass
+        finally:
+            ended.append(True)
+
+    began = time.monotonic()
+    verdict = task.verdict(forever)
+    assert verdict.state == core.WRONG
+    assert "did not return within 0.3 seconds" in verdict.message
+    assert "background" not in verdict.message
+    assert ended and time.monotonic() - began < 5
+
+
+def test_a_function_that_cannot_be_stopped_is_left_and_said_so(notebook):
+    task = make("TopK", notebook)
+    task.limit_seconds = 0.2
+    verdict = task.verdict(lambda logits, k: time.sleep(3))
+    assert "restart the kernel" in verdict.message
+
+
+def test_an_object_whose_repr_never_ends_is_stopped(notebook):
+    class Endless:
+        def __repr__(self):
+            while True:
+                pass
+
+    task = make("CountTokens", notebook)
+    task.limit_seconds = 0.3
+    assert "did not return within" in task.verdict(Endless()).message
+
+
+def test_a_function_may_change_its_arguments_and_the_notebook_keeps_its_own(notebook):
+    task = make("TopK", notebook)
+    before = task.logits.clone()
+
+    def greedy(logits, k):
+        found = []
+        for _ in range(k):
+            found.append(logits.argmax())
+            logits[found[-1]] = -float("inf")
+        return found
+
+    assert task.verdict(greedy).state == core.RIGHT
+    assert task.logits.equal(before)
+
+
+def test_checks_leave_the_random_numbers_of_the_notebook_alone(notebook):
+    for name in ("StepInParts", "FreezeFirst", "TwoRates"):
+        task = make(name, notebook)
+        answer = run(task.solution_code, task, notebook)
+        torch.manual_seed(0), random.seed(0), np.random.seed(0)
+        task.verdict(answer)
+        after = torch.rand(1), random.random(), np.random.rand()
+        torch.manual_seed(0), random.seed(0), np.random.seed(0)
+        assert after == (torch.rand(1), random.random(), np.random.rand())
+
+
+# --- what the learner calls ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """No task has been made yet."""
+    monkeypatch.setattr(core, "records", {})
+    monkeypatch.setattr(tasks, "records", core.records)
+
+
+def test_check_prints_one_line_with_the_learners_own_value(fresh, notebook, capsys):
+    task = make("CountTokens", notebook)
+    task.check(...)
+    task.check(576)
+    task.check(Fraction(577))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("○ Task 01.1: not attempted yet.") and "q1.hint()" in lines[0]
+    assert lines[1].startswith("✗ Task 01.1: not yet. 576")
+    assert lines[2].startswith("✓ Task 01.1: right.")
+
+
+def test_hints_say_more_each_time_and_then_point_at_the_solution(fresh, notebook, capsys):
+    task = make("CountTokens", notebook)
+    for _ in range(4):
+        task.hint()
+    shown = capsys.readouterr().out
+    assert all(hint in shown for hint in task.hints)
+    assert "q1.solution()" in shown.splitlines()[-1]
+    assert task.solution().data == task.solution_code
+
+
+def test_progress_counts_tries_and_hints_also_when_the_cell_runs_again(fresh, notebook):
+    with pytest.raises(CourseError, match="run the cells"):
+        tasks.progress()
+    make("CountTokens", notebook).check(576)
+    make("CountTokens", notebook).check(577)
+    again = make("CountTokens", notebook)
+    again.check(...)
+    again.hint()
+    make("TopK", notebook).check(None)
+    table = tasks.progress()
+    assert table.index.tolist() == ["01.1", "01.2", "01.3", "01.4"]
+    assert table["state"].tolist()[:2] == ["right", "not yet"]
+    assert table["state"].iloc[2] == "its cell has not been run"
+    assert table["tries"].tolist() == [2, 1, 0, 0]
+    assert table["hints"].tolist() == [1, 0, 0, 0]
+
+
+# --- editions ------------------------------------------------------------------------------------
+
+
+def test_the_notebooks_hold_every_task_as_the_package_has_it():
+    for path in runner.find():
+        cells = nbformat.read(path, as_version=4).cells
+        sources = [cell.source for cell in cells]
+        for task in tasks.of_notebook(path.stem):
+            assert task.markdown() in sources, f"{task.id}: the question differs"
+            assert task.cell() in sources, f"{task.id}: the learner's cell differs"
+            assert sources.index(task.cell()) == sources.index(task.markdown()) + 1
+        assert "tasks.progress()" in sources
+
+
+def test_solve_puts_the_solution_in_place_of_every_stub(tmp_path, capsys):
+    assert __main__.main(["solve", "--to", str(tmp_path)]) == 0
+    for path in runner.find():
+        sources = "\n".join(c.source for c in nbformat.read(tmp_path / path.name, 4).cells)
+        for task in tasks.of_notebook(path.stem):
+            assert task.solution_code.strip() in sources
+            assert task.stub.strip() not in sources
+        assert "= ..." not in sources and "return ..." not in sources
+
+
+def submitted(*cells):
+    """A notebook of code cells, each with what it printed."""
+    notebook = nbformat.v4.new_notebook()
+    for source, printed in cells:
+        cell = nbformat.v4.new_code_cell(source)
+        if printed:
+            cell.outputs = [nbformat.v4.new_output("stream", text=printed)]
+        notebook.cells.append(cell)
+    return notebook
+
+
+def test_a_stub_that_was_changed_in_the_notebook_is_found():
+    task = BY_NAME["CountTokens"]
+    others = [(t.cell(), "") for t in tasks.of_notebook("01_classify")[1:]]
+    notebook = submitted((task.cell().replace("= ...", "= 5"), ""), *others)
+    with pytest.raises(CourseError, match="does not hold the stub of CountTokens"):
+        editions.solve(notebook, "01_classify")
+    with pytest.raises(CourseError, match=r"Task 01.1 has 0 cells in 01_classify.ipynb"):
+        editions.solve(submitted(*others), "01_classify")
+
+
+def test_a_solved_notebook_whose_check_fails_is_reported(monkeypatch, tmp_path, capsys):
+    notebook = submitted((BY_NAME["CountTokens"].cell(), "✗ Task 01.1: not yet. 5 tokens"))
+    path = tmp_path / "01_classify.ipynb"
+    nbformat.write(notebook, path)
+    monkeypatch.setattr(editions, "solve_all", lambda paths, to: [path])
+    monkeypatch.setattr(runner, "execute", lambda path: (notebook, runner.Run("01_classify")))
+    assert runner.solve(to=tmp_path, execute_them=True) == 1
+    assert "01.1: not yet" in capsys.readouterr().out
+
+
+def test_progress_over_a_folder_reads_what_was_printed_and_executes_nothing(tmp_path, capsys):
+    first, second, third, fourth = tasks.of_notebook("01_classify")
+    ann = submitted(
+        (first.cell(), "✗ Task 01.1: not yet. 576 is the number of patches."),
+        ("q1.check(577)", "✓ Task 01.1: right. Well done."),
+        (second.cell(), "✓ Task 01.2: right (after the solution was shown). Good."),
+        (third.cell(), "○ Task 01.3: not attempted yet. Put your answer"),
+        (fourth.cell(), ""),
+        ("open('executed', 'w')", ""),
+    )
+    (tmp_path / "group").mkdir()
+    nbformat.write(ann, tmp_path / "group" / "ann, 01.ipynb")
+    nbformat.write(submitted(("1 + 1", "2")), tmp_path / "other.ipynb")
+    (tmp_path / "=cmd.ipynb").write_text("{broken", encoding="utf-8")
+    (tmp_path / "list.ipynb").write_text("[1]", encoding="utf-8")
+    assert __main__.main(["progress", str(tmp_path)]) == 0
+    rows = {r["file"]: r for r in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+    assert rows["group/ann, 01.ipynb"] | {"task 5": ""} == {
+        "file": "group/ann, 01.ipynb",
+        "notebook": "01_classify",
+        "right": "2",
+        "tasks": "4",
+        "task 1": "right",
+        "task 2": "right after the solution",
+        "task 3": "not attempted yet",
+        "task 4": "not run",
+        "task 5": "",
+    }
+    assert rows["other.ipynb"]["notebook"] == "no task of the course"
+    assert rows["'=cmd.ipynb"]["notebook"] == rows["list.ipynb"]["notebook"] == "cannot be read"
+    assert not (tmp_path / "executed").exists()
+
+
+def test_progress_of_a_missing_or_empty_folder_is_one_sentence(tmp_path, capsys):
+    assert __main__.main(["progress", str(tmp_path / "nowhere")]) == 2
+    assert __main__.main(["progress", str(tmp_path)]) == 2
+    shown = capsys.readouterr().err
+    assert "There is no folder" in shown and "There are no notebooks" in shown
+
+
+def test_saved_notebooks_show_every_task_as_not_attempted():
+    for path in runner.find():
+        states = editions.states(json.loads(path.read_text(encoding="utf-8")))
+        assert len(states) == len(tasks.of_notebook(path.stem))
+        assert set(states.values()) == {core.NOT_ATTEMPTED}
