@@ -3,6 +3,7 @@
 import io
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -260,6 +261,48 @@ def test_exif_orientation_is_applied(rt, tmp_path, orientation, corner):
     upright = data.load_image(path)
     assert upright.size == ((4, 8) if orientation in (6, 8) else (8, 4))
     assert upright.getpixel(corner) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("damage", ["odd value", "odd header"])
+def test_a_damaged_note_of_the_camera_does_not_cost_the_picture(rt, kind, damage):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0128], exif[0x010F] = 6, 2, "maker"
+    tags = bytearray(exif.tobytes())
+    if damage == "odd value":  # a tag that must be a number is said to be bytes
+        place = tags.index(b"\x01\x28\x00\x03")
+        tags[place + 2 : place + 4] = b"\x00\x07"
+    else:
+        tags[tags.index(b"MM") + 1] = 1
+    content = file_of(Image.new("RGB", (8, 4), "red"), kind, exif=bytes(tags))
+    picture = data.load_image(content)
+    red, green, blue = picture.getpixel((2, 2))
+    assert red > 250 and max(green, blue) < 5
+    # Turned upright where the orientation can be read, else as it is stored.
+    assert picture.size == ((4, 8) if damage == "odd value" else (8, 4))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_keep_their_brightness(rt, kind):
+    sixteen = Image.fromarray(np.array([[0, 257 * 10, 257 * 200, 65535]], dtype=np.uint16))
+    picture = data.load_image(file_of(sixteen, kind))
+    assert [picture.getpixel((x, 0)) for x in range(4)] == [(v,) * 3 for v in (0, 10, 200, 255)]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_numbers_without_a_range_are_stretched_from_black_to_white(rt, kind):
+    heights = Image.fromarray(np.array([[-500, 0, 500]], dtype=kind))
+    picture = data.load_image(file_of(heights, "TIFF"))
+    assert [picture.getpixel((x, 0))[0] for x in range(3)] == [0, 128, 255]
+    flat = data.load_image(Image.fromarray(np.full((2, 2), 7, dtype=kind)))
+    assert set(flat.tobytes()) == {0}
+
+
+def test_holes_in_measured_numbers_count_as_zero(rt, recwarn):
+    numbers = np.array([[np.nan, np.inf, -np.inf, -1, 1]], dtype=np.float32)
+    picture = data.load_image(file_of(Image.fromarray(numbers), "TIFF"))
+    assert [picture.getpixel((x, 0))[0] for x in range(5)] == [128, 128, 128, 0, 255]
+    assert not recwarn.list
 
 
 def test_path_string_bytes_and_picture_give_the_same(rt, tmp_path):

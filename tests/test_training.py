@@ -199,14 +199,15 @@ def test_ctrl_c_leaves_a_usable_model_and_loses_nothing(
     assert expected.to_frame()[same].equals(resumed.to_frame()[same])
 
 
-def test_ctrl_c_while_the_checkpoint_is_written(rt, tmp_path, monkeypatch):
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_ctrl_c_while_the_checkpoint_is_written(rt, tmp_path, monkeypatch, capsys, epoch):
     whole, model = tiny(), tiny()
     training.fit(whole, *loaders(), **RECIPE)
     save, count = torch.save, []
 
     def stopped_half_way(state, path):
         count.append(1)
-        if len(count) == 2:
+        if len(count) == epoch:
             path.write_bytes(b"half")
             signal.raise_signal(signal.SIGINT)
         save(state, path)
@@ -214,7 +215,8 @@ def test_ctrl_c_while_the_checkpoint_is_written(rt, tmp_path, monkeypatch):
     with monkeypatch.context() as context:
         context.setattr(torch, "save", stopped_half_way)
         stopped = training.fit(model, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
-    assert len(stopped.rows) == 2
+    assert len(stopped.rows) == epoch
+    assert "goes on from the checkpoint" in capsys.readouterr().out
     assert [f.name for f in tmp_path.iterdir()] == ["last.pt"]
     training.fit(model, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
     assert same_weights(model, whole)

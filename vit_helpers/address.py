@@ -13,14 +13,15 @@ REPOSITORY = "OWNER/REPO"
 BRANCH = "main"
 
 # What a notebook starts with. It must work alone, in a Python that has never heard of the course.
+# Not `%pip`: outside Colab that tells every reader to restart the kernel, which is never needed.
 FIRST_CELL = """\
-# Where the course is not installed, as on Colab: fetch it. Torch and the like stay as they are.
-import importlib.util
 import os
+import sys
+from importlib.util import find_spec
 
-if importlib.util.find_spec("vit_helpers") is None:
+if not find_spec("vit_helpers"):  # as on Colab: fetch the course; torch and the like stay
     course = os.environ.get("VIT_REPO", "{archive}")
-    %pip install --quiet --no-deps "{{course}}"
+    get_ipython().system(f'"{{sys.executable}}" -m pip install --quiet --no-deps "{{course}}"')
     from vit_helpers import colab
 
     colab.complete()"""

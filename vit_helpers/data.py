@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from . import cache, offline_kit, resources, runtime, web
 from .errors import CourseError, in_range
@@ -221,14 +221,52 @@ def sample_photo() -> Image.Image:
     return load_image(runtime.place("photo"))
 
 
+# What turns a picture upright, by the value of the EXIF tag "Orientation"; 1 is upright already.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Turn a picture upright (EXIF) and into three channels; transparency becomes white."""
-    picture = ImageOps.exif_transpose(picture)
+    """Turn a picture upright (EXIF) and into three channels; transparency becomes white.
+
+    Of a picture with 16 bits a pixel the upper eight stay. Numbers without an agreed range, as in
+    maps of heights, are stretched: the lowest becomes black, the highest white.
+    """
+    picture = _upright(picture)
+    if picture.mode.startswith(("I", "F")):  # PIL itself would make everything from 255 on white
+        picture = _to_grey(picture)
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
     return picture.convert("RGB")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    # Not `ImageOps.exif_transpose`: it also writes the other tags again, and fails where a camera
+    # or a program left an odd one. The pixels are good then, and the orientation is, too.
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    except SyntaxError:  # no EXIF that can be read: shown as it is stored, as browsers do
+        return picture
+    turn = _UPRIGHT.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _to_grey(picture: Image.Image) -> Image.Image:
+    import numpy as np
+
+    numbers = np.nan_to_num(np.asarray(picture, dtype=np.float64), posinf=0, neginf=0)
+    low, high = (0, 65535) if picture.mode.startswith("I;16") else (numbers.min(), numbers.max())
+    grey = (numbers - low) / max(high - low, 1e-300) * 255
+    return Image.fromarray(grey.round().astype(np.uint8))
 
 
 def _decode(content: bytes, name: str) -> Image.Image:

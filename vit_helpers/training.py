@@ -130,6 +130,8 @@ def fit(
             if folder is not None:
                 run.save(folder)
     except KeyboardInterrupt:
+        if folder is not None and run.saved_epoch < len(history.rows):
+            run.save(folder)  # the stop fell into the writing: without it that epoch would be lost
         print(run.where_it_stopped(folder if resume else None))
     finally:
         run.restore_kept()
@@ -561,6 +563,7 @@ class Run:
         kept: The weights that the model will end with, on the CPU: those of the best epoch so
             far, or of the last one where the best is not asked for.
         kept_epoch: Which epoch that is; 0 before the first.
+        saved_epoch: The last epoch in the checkpoint; 0 before the first.
     """
 
     model: nn.Module
@@ -572,6 +575,7 @@ class Run:
     plan: dict
     kept: dict = field(default_factory=dict)
     kept_epoch: int = 0
+    saved_epoch: int = 0
 
     def keep_weights(self) -> None:
         """Keep a copy of the present weights."""
@@ -643,6 +647,7 @@ class Run:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, folder / "last.pt")
+            self.saved_epoch = len(self.history.rows)
         except (OSError, RuntimeError) as error:  # torch has a RuntimeError for a full disk
             free = shutil.disk_usage(folder).free / 1e6
             raise CourseError(
@@ -675,6 +680,7 @@ class Run:
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         self.history.rows = state["history"]
+        self.saved_epoch = len(self.history.rows)
         self._set_random_state(state["random"])
         print(f"Going on after epoch {len(self.history.rows)} of {self.plan['epochs']}.")
 
