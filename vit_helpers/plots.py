@@ -18,6 +18,7 @@ BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, BLACK = "#56B4E9", "#D55E00", "#F0E442", "#000000"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK)
 DPI = 90
+OPACITY = 0.6  # of an attention map over its picture
 
 
 class Plot(Figure):
@@ -216,7 +217,14 @@ def thumbnail(picture, longest: int):
     return small
 
 
-def _place(grid_map) -> str:
+def colour_table(name: str) -> np.ndarray:
+    """A colour map of matplotlib as 256 colours: shape (256, 3), uint8."""
+    from matplotlib import colormaps
+
+    return colormaps[name](np.arange(256), bytes=True)[:, :3].copy()
+
+
+def place(grid_map) -> str:
     """Where the largest weight of a map lies, in words: `row 3 of 14, column 5 of 14`."""
     rows, columns = grid_map.shape
     row, column = divmod(int(np.argmax(grid_map)), columns)
@@ -233,7 +241,7 @@ def _overlay(ax, picture, grid_map, vmax: float):
     # Both get the same extent: without it, a map of 14 x 14 cells would land in a corner.
     extent = (0, picture.width, picture.height, 0)
     ax.imshow(np.asarray(picture.convert("L")), cmap="gray", extent=extent)
-    return ax.imshow(large.numpy(), cmap="viridis", vmin=0, vmax=vmax, alpha=0.6, extent=extent)
+    return ax.imshow(large.numpy(), cmap="viridis", vmin=0, vmax=vmax, alpha=OPACITY, extent=extent)
 
 
 def attention_map(picture, grid_map, title: str = "") -> Plot:
@@ -263,7 +271,7 @@ def attention_map(picture, grid_map, title: str = "") -> Plot:
         plot,
         f"{title}: the picture, the attention map of {rows} by {columns} patches, and the map "
         f"laid over the whole picture. The largest weight, {percents.max():.1f} %, is in "
-        f"{_place(percents)}; all patches together get {percents.sum():.0f} %.",
+        f"{place(percents)}; all patches together get {percents.sum():.0f} %.",
     )
 
 
@@ -291,7 +299,7 @@ def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Pl
         largest = weights.max() or 1.0  # a map of zeros stays one
         shown = _overlay(ax, picture, weights / largest, 1.0)
         ax.set_title(f"{name}\nlargest {100 * weights.max():.1f} %", fontsize=9)
-        words.append(f"{name} {100 * weights.max():.1f} % in {_place(weights)}")
+        words.append(f"{name} {100 * weights.max():.1f} % in {place(weights)}")
     bar = plot.colorbar(shown, ax=axes, shrink=0.8, pad=0.02, ticks=(0, 0.5, 1))
     bar.set_label("share of the map's largest weight")
     plot.suptitle(title, fontsize=11)

@@ -1,0 +1,555 @@
+// The attention explorer in the browser: one module for Jupyter (where anywidget calls `render`)
+// and for the exported page (where a few lines of `page.py` do). After the data has arrived it
+// asks no kernel and no network.
+
+const STRONGEST = 5; // patches that are named in words
+const SPEAK_AFTER_MS = 400; // a screen reader hears where the pointer rests, not where it passes
+const DARK = "rgba(0, 0, 0, 0.75)";
+
+// --- data ------------------------------------------------------------------------------------
+
+async function inflate(view) {
+  if (!("DecompressionStream" in globalThis)) {
+    throw new Error("The attention explorer needs a browser from 2023 or later.");
+  }
+  const stream = new Blob([view]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+const bytesOf = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+
+// All maps of one picture. Each row of each matrix is kept as one byte a token, relative to the
+// row's largest weight.
+class Maps {
+  constructor(spec, weights, largest) {
+    Object.assign(this, spec); // layers, heads, tokens, special, rows, columns, extras
+    this.weights = weights;
+    this.largest = new Float32Array(bytesOf(largest).slice().buffer);
+    let first = this.layers * this.heads * this.tokens;
+    for (const extra of this.extras) {
+      extra.first = first;
+      first += extra.queries;
+    }
+    this.patches = this.rows * this.columns;
+  }
+
+  // How much the token `query` attends to each token, as Float32Array (tokens), in `into`.
+  read({ kind, layer, head }, query, into) {
+    into.fill(0);
+    if (kind === "head") this.#add((layer * this.heads + head) * this.tokens + query, 1, into);
+    else if (kind === "mean") {
+      for (let h = 0; h < this.heads; h++) {
+        this.#add((layer * this.heads + h) * this.tokens + query, 1 / this.heads, into);
+      }
+    } else this.#add(this.extras[kind].first + query, 1, into);
+    return into;
+  }
+
+  #add(row, factor, into) {
+    const scale = (factor * this.largest[row]) / 255;
+    const offset = row * this.tokens;
+    for (let i = 0; i < this.tokens; i++) into[i] += scale * this.weights[offset + i];
+  }
+
+  // Some extra maps exist from [CLS] only.
+  hasQuery({ kind }, query) {
+    return kind === "head" || kind === "mean" || query < this.extras[kind].queries;
+  }
+
+  describe({ kind, layer, head }) {
+    if (kind === "head") return `Layer ${layer}, head ${head}`;
+    if (kind === "mean") return `Layer ${layer}, mean of ${this.heads} heads`;
+    return this.extras[kind].name;
+  }
+
+  tokenName(token) {
+    if (token === 0) return "[CLS]";
+    return token < this.special ? `register ${token}` : this.place(token - this.special);
+  }
+
+  place(patch) {
+    return `row ${Math.floor(patch / this.columns) + 1}, column ${(patch % this.columns) + 1}`;
+  }
+}
+
+// The same words as in the figures of the course.
+function percent(share) {
+  return share === 0 || share >= 0.0005 ? `${(100 * share).toFixed(1)} %` : "below 0.1 %";
+}
+
+function strongest(weights, special, count) {
+  const order = [];
+  for (let i = special; i < weights.length; i++) {
+    let at = order.length;
+    while (at > 0 && weights[order[at - 1]] < weights[i]) at--;
+    if (at < count) {
+      order.splice(at, 0, i);
+      if (order.length > count) order.pop();
+    }
+  }
+  return order;
+}
+
+// --- small helpers of the page ---------------------------------------------------------------
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name in element && name !== "role") element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function select(choices, value, changed) {
+  const box = make("select", { className: "vx-select" });
+  for (const [key, words] of choices) box.append(make("option", { value: key }, words));
+  box.value = value;
+  box.addEventListener("change", () => changed(box.value));
+  return box;
+}
+
+function slider(label, last, value, changed, words = String) {
+  const output = make("output", {}, words(value));
+  const input = make("input", { type: "range", min: 0, max: last, step: 1 });
+  input.setAttribute("aria-label", label);
+  input.value = value;
+  input.addEventListener("input", () => {
+    output.textContent = words(Number(input.value));
+    changed(Number(input.value));
+  });
+  const row = make("label", { className: "vx-field vx-slider" }, make("span", {}, label), input);
+  row.append(output);
+  return {
+    row,
+    enable(on) {
+      input.disabled = !on;
+      row.classList.toggle("vx-off", !on);
+    },
+  };
+}
+
+const field = (label, input) =>
+  make("label", { className: "vx-field" }, make("span", {}, label), input);
+
+function checkbox(label, checked, changed) {
+  const box = make("input", { type: "checkbox", checked });
+  box.addEventListener("change", () => changed(box.checked));
+  return make("label", { className: "vx-check" }, box, label);
+}
+
+// The picture in grey, so that all colour on it is attention.
+async function greyPicture(source) {
+  const image = new Image();
+  image.src = source;
+  await image.decode();
+  const canvas = make("canvas", { width: image.naturalWidth, height: image.naturalHeight });
+  const pen = canvas.getContext("2d");
+  pen.drawImage(image, 0, 0);
+  const pixels = pen.getImageData(0, 0, canvas.width, canvas.height);
+  for (let i = 0; i < pixels.data.length; i += 4) {
+    const [r, g, b] = pixels.data.subarray(i, i + 3);
+    pixels.data.fill(0.299 * r + 0.587 * g + 0.114 * b, i, i + 3);
+  }
+  pen.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+// --- one map with its controls and its words --------------------------------------------------
+
+class Panel {
+  constructor(app, name, view) {
+    this.app = app;
+    this.name = name;
+    this.view = { ...view };
+    this.weights = new Float32Array(app.maps.tokens);
+    const { maps } = app;
+
+    this.canvas = make("canvas", { className: "vx-canvas" });
+    this.stage = make("div", { className: "vx-stage", tabIndex: 0 }, this.canvas);
+    this.stage.setAttribute("role", "application");
+    this.stage.setAttribute(
+      "aria-label",
+      `Map ${name}: a picture of ${maps.rows} by ${maps.columns} patches. Arrow keys go from ` +
+        "patch to patch, Escape goes back to [CLS].",
+    );
+    this.stage.style.aspectRatio = `${app.grey.width} / ${app.grey.height}`;
+    this.stage.style.setProperty("--vx-aspect", app.grey.width / app.grey.height);
+    this.tiny = make("canvas", { width: maps.columns, height: maps.rows });
+    this.ground = make("canvas");
+
+    this.heading = make("strong");
+    this.from = make("span");
+    this.note = make("p", { className: "vx-note" });
+    this.bar = make("canvas", { className: "vx-bar", width: 256, height: 1 });
+    this.top = make("span");
+    this.list = make("ol", { className: "vx-list" });
+    this.lines = Array.from({ length: Math.min(STRONGEST, maps.patches) }, () => {
+      const place = make("span");
+      const fill = make("i");
+      const value = make("b");
+      this.list.append(
+        make("li", {}, place, make("span", { className: "vx-meter" }, fill), value),
+      );
+      return { place, fill, value };
+    });
+    this.element = make(
+      "section",
+      { className: "vx-panel" },
+      make("div", { className: "vx-choices" }, ...this.#choices()),
+      make(
+        "div",
+        { className: "vx-picture" },
+        this.stage,
+        make("div", { className: "vx-scale" }, "0", this.bar, this.top),
+      ),
+      make(
+        "div",
+        { className: "vx-words" },
+        make("p", { className: "vx-title" }, this.heading, " ", this.from),
+        this.note,
+        make("p", { className: "vx-caption" }, "Strongest patches"),
+        this.list,
+      ),
+    );
+    this.element.setAttribute("aria-label", `Map ${name}`);
+    this.#listen();
+  }
+
+  #choices() {
+    const { maps } = this.app;
+    const kinds = [["head", "one head"], ["mean", "mean of the heads"]];
+    maps.extras.forEach((extra, i) => kinds.push([String(i), extra.name]));
+    const changed = (part) => {
+      Object.assign(this.view, part);
+      layer.enable(["head", "mean"].includes(this.view.kind));
+      head.enable(this.view.kind === "head");
+      this.app.changed();
+    };
+    const layer = slider("Layer", maps.layers - 1, this.view.layer, (l) => changed({ layer: l }));
+    const head = slider("Head", maps.heads - 1, this.view.head, (h) => changed({ head: h }));
+    layer.enable(["head", "mean"].includes(this.view.kind));
+    head.enable(this.view.kind === "head");
+    const kind = select(kinds, this.view.kind, (k) => changed({ kind: k }));
+    return [field("Map", kind), layer.row, head.row];
+  }
+
+  #listen() {
+    const { app, stage } = this;
+    stage.addEventListener("pointermove", (event) => app.point(this.#patchAt(event)));
+    stage.addEventListener("pointerleave", () => app.point(null));
+    stage.addEventListener("click", (event) => app.pin(this.#patchAt(event)));
+    stage.addEventListener("keydown", (event) => {
+      if (app.key(event.key)) {
+        event.preventDefault(); // the page would scroll
+        event.stopPropagation(); // the notebook would go to another cell
+      }
+    });
+  }
+
+  #patchAt(event) {
+    const { rows, columns } = this.app.maps;
+    const at = (offset, size, count) =>
+      Math.min(count - 1, Math.max(0, Math.floor((offset / size) * count)));
+    const row = at(event.offsetY, this.height, rows);
+    return row * columns + at(event.offsetX, this.width, columns);
+  }
+
+  // The canvas has as many pixels as the screen shows; the grey picture is scaled once.
+  resize() {
+    this.width = this.stage.clientWidth;
+    this.height = this.stage.clientHeight;
+    const ratio = globalThis.devicePixelRatio || 1;
+    for (const canvas of [this.canvas, this.ground]) {
+      canvas.width = Math.max(1, Math.round(this.width * ratio));
+      canvas.height = Math.max(1, Math.round(this.height * ratio));
+    }
+    const pen = this.ground.getContext("2d");
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(this.app.grey, 0, 0, this.ground.width, this.ground.height);
+  }
+
+  // Read the weights of the chosen map. Returns the largest of a patch.
+  read() {
+    const { maps } = this.app;
+    this.query = maps.hasQuery(this.view, this.app.query) ? this.app.query : 0;
+    maps.read(this.view, this.query, this.weights);
+    this.order = strongest(this.weights, maps.special, this.lines.length);
+    return this.weights[this.order[0]];
+  }
+
+  draw(largest) {
+    this.#paint(largest || 1);
+    this.#write(largest);
+  }
+
+  #paint(largest) {
+    const { maps, colours, settings } = this.app;
+    const pen = this.tiny.getContext("2d");
+    this.cells ??= pen.createImageData(maps.columns, maps.rows);
+    for (let i = 0; i < maps.patches; i++) {
+      const share = Math.min(1, this.weights[maps.special + i] / largest);
+      const from = 3 * (256 * settings.colours + Math.round(255 * share));
+      this.cells.data.set(colours.subarray(from, from + 3), 4 * i);
+      this.cells.data[4 * i + 3] = 255;
+    }
+    pen.putImageData(this.cells, 0, 0);
+
+    const { width, height } = this.canvas;
+    const top = this.canvas.getContext("2d");
+    top.globalAlpha = 1;
+    top.drawImage(this.ground, 0, 0);
+    top.globalAlpha = settings.opacity;
+    top.imageSmoothingEnabled = settings.smooth;
+    top.drawImage(this.tiny, 0, 0, width, height);
+    top.globalAlpha = 1;
+    this.#mark(top, width / maps.columns, height / maps.rows);
+  }
+
+  // Numbers on the strongest patches, a frame around the patch that asks.
+  #mark(pen, w, h) {
+    const { maps, pinned } = this.app;
+    const corner = (patch) => [(patch % maps.columns) * w, Math.floor(patch / maps.columns) * h];
+    pen.font = `600 ${Math.round(Math.min(w, h) * 0.5)}px system-ui, sans-serif`;
+    pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    pen.lineWidth = Math.max(2, w / 10);
+    pen.lineJoin = "round";
+    this.order.forEach((token, i) => {
+      const [x, y] = corner(token - maps.special);
+      pen.strokeStyle = DARK;
+      pen.strokeText(i + 1, x + w / 2, y + h / 2);
+      pen.fillStyle = "white";
+      pen.fillText(i + 1, x + w / 2, y + h / 2);
+    });
+    const frame = (patch, dashes) => {
+      const [x, y] = corner(patch);
+      for (const [colour, thick] of [[DARK, Math.max(4, w / 6)], ["white", Math.max(2, w / 12)]]) {
+        pen.strokeStyle = colour;
+        pen.lineWidth = thick;
+        pen.setLineDash(dashes);
+        pen.strokeRect(x, y, w, h);
+      }
+      pen.setLineDash([]);
+    };
+    if (pinned !== null && pinned + maps.special !== this.query) frame(pinned, [w / 4, w / 8]);
+    if (this.query >= maps.special) frame(this.query - maps.special, []);
+  }
+
+  #write(largest) {
+    const { maps, pointed, pinned, query } = this.app;
+    this.heading.textContent = maps.describe(this.view);
+    this.from.textContent = `from ${this.#who(this.query)}`;
+    this.top.textContent = percent(largest);
+    this.order.forEach((token, i) => {
+      const { place, fill, value } = this.lines[i];
+      const weight = this.weights[token];
+      place.textContent = maps.place(token - maps.special);
+      fill.style.width = `${(100 * Math.min(1, weight / (largest || 1))).toFixed(1)}%`;
+      value.textContent = percent(weight);
+    });
+    const patch = pointed ?? pinned;
+    const extra = maps.extras[this.view.kind];
+    const special = this.weights.slice(0, maps.special).reduce((a, b) => a + b, 0);
+    if (this.query < maps.special && patch !== null) {
+      const why = this.query === query ? "" : "This map exists from [CLS] only. ";
+      const share = percent(this.weights[maps.special + patch]);
+      this.note.textContent = `${why}The patch in ${maps.place(patch)} gets ${share}.`;
+    } else if (extra?.relative) {
+      this.note.textContent = "In percent of what all patches get together.";
+    } else {
+      const name = maps.special > 1 ? "[CLS] and registers get" : "[CLS] gets";
+      const patches = percent(Math.max(0, 1 - special));
+      this.note.textContent = `${name} ${percent(special)}, all patches together ${patches}.`;
+    }
+  }
+
+  #who(token) {
+    const name = this.app.maps.tokenName(token);
+    return token < this.app.maps.special ? name : `the patch in ${name}`;
+  }
+
+  // All of it in words, for a screen reader.
+  words() {
+    const { maps } = this.app;
+    const places = this.order.map(
+      (token) => `${maps.place(token - maps.special)}, ${percent(this.weights[token])}`,
+    );
+    const what = `${this.heading.textContent} ${this.from.textContent}`;
+    return `Map ${this.name}. ${what}. Strongest patches: ${places.join("; ")}. ${this.note.textContent}`;
+  }
+}
+
+// --- all of it ---------------------------------------------------------------------------------
+
+class Explorer {
+  constructor(spec, maps, colours, grey) {
+    Object.assign(this, { maps, colours, grey });
+    this.settings = { colours: 0, opacity: spec.opacity, smooth: false, same: false };
+    this.fixed = null; // a token that always asks, or null: the patch under the pointer
+    this.pointed = null;
+    this.pinned = null;
+    this.panels = [new Panel(this, "A", spec.start[0]), new Panel(this, "B", spec.start[1])];
+    this.live = make("p", { className: "vx-live" });
+    this.live.setAttribute("aria-live", "polite");
+    this.help = make(
+      "p",
+      { className: "vx-help" },
+      "Point at a patch to see where it looks; click or tap to keep it. On the keyboard: ",
+      "Tab to the picture, then arrow keys; Escape for [CLS].",
+    );
+    this.body = make("div", { className: "vx-panels" }, ...this.panels.map((p) => p.element));
+    const root = make("div", { className: "vx-root" }, this.#toolbar(spec), this.body);
+    root.append(this.help, this.live);
+    // JupyterLab would take the arrow keys away from sliders and picture.
+    root.setAttribute("data-lm-suppress-shortcuts", "true");
+    this.element = root;
+    this.compare(spec.compare);
+    this.observer = new ResizeObserver(() => {
+      for (const panel of this.panels) panel.resize();
+      this.draw();
+    });
+    for (const panel of this.panels) this.observer.observe(panel.stage);
+  }
+
+  #toolbar(spec) {
+    const tokens = Array.from({ length: this.maps.special }, (_, i) => [
+      String(i),
+      `${this.maps.tokenName(i)} only`,
+    ]);
+    const set = (part) => {
+      Object.assign(this.settings, part);
+      this.changed();
+    };
+    const from = select([["point", "the patch I point at"], ...tokens], "point", (value) => {
+      this.fixed = value === "point" ? null : Number(value);
+      this.changed();
+    });
+    const names = spec.colours.map((name, i) => [String(i), name]);
+    const colours = select(names, "0", (value) => set({ colours: Number(value) }));
+    const opacity = slider(
+      "Opacity",
+      100,
+      100 * spec.opacity,
+      (value) => set({ opacity: value / 100 }),
+      (value) => `${value} %`,
+    );
+    this.same = checkbox("same scale", false, (same) => set({ same }));
+    return make(
+      "div",
+      { className: "vx-toolbar" },
+      field("From", from),
+      field("Colours", colours),
+      opacity.row,
+      checkbox("smooth", false, (smooth) => set({ smooth })),
+      checkbox("two maps", spec.compare, (two) => this.compare(two)),
+      this.same,
+    );
+  }
+
+  compare(two) {
+    this.two = two;
+    this.panels[1].element.hidden = !two;
+    this.same.hidden = !two;
+    this.body.classList.toggle("vx-two", two);
+    this.changed();
+  }
+
+  get query() {
+    const patch = this.pointed ?? this.pinned;
+    return this.fixed ?? (patch === null ? 0 : patch + this.maps.special);
+  }
+
+  point(patch) {
+    if (patch === this.pointed) return;
+    this.pointed = patch;
+    this.changed();
+  }
+
+  pin(patch) {
+    this.pinned = patch === this.pinned ? null : patch;
+    this.changed();
+  }
+
+  key(name) {
+    const { rows, columns, patches } = this.maps;
+    const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+    if (name === "Escape") this.pinned = this.pointed = null;
+    else if (name in steps) {
+      const start = this.pinned ?? this.pointed;
+      // The first key shows the patch in the middle, the next ones go on from there.
+      const from = start ?? Math.floor(rows / 2) * columns + Math.floor(columns / 2);
+      const [down, right] = start === null ? [0, 0] : steps[name];
+      const row = Math.min(rows - 1, Math.max(0, Math.floor(from / columns) + down));
+      const column = Math.min(columns - 1, Math.max(0, (from % columns) + right));
+      this.pinned = Math.min(patches - 1, row * columns + column);
+      this.pointed = null;
+    } else return false;
+    this.changed();
+    return true;
+  }
+
+  // Draw once in the next frame, however much has changed until then.
+  changed() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.draw();
+    });
+    clearTimeout(this.speaking);
+    this.speaking = setTimeout(() => this.#speak(), SPEAK_AFTER_MS);
+  }
+
+  get shown() {
+    return this.two ? this.panels : this.panels.slice(0, 1);
+  }
+
+  draw() {
+    if (!this.shown.every((panel) => panel.width)) return; // not laid out yet
+    if (this.settings.colours !== this.barColours) this.#paintBars();
+    const largest = this.shown.map((panel) => panel.read());
+    const common = Math.max(...largest);
+    this.shown.forEach((panel, i) => {
+      panel.draw(this.two && this.settings.same ? common : largest[i]);
+    });
+  }
+
+  #paintBars() {
+    this.barColours = this.settings.colours;
+    for (const { bar } of this.panels) {
+      const pen = bar.getContext("2d");
+      const cells = pen.createImageData(256, 1);
+      for (let i = 0; i < 256; i++) {
+        const from = 3 * (256 * this.barColours + i);
+        cells.data.set([...this.colours.subarray(from, from + 3), 255], 4 * i);
+      }
+      pen.putImageData(cells, 0, 0);
+    }
+  }
+
+  #speak() {
+    if (this.shown.every((panel) => panel.order)) {
+      this.live.textContent = this.shown.map((panel) => panel.words()).join(" ");
+    }
+  }
+
+  close() {
+    this.observer.disconnect();
+    cancelAnimationFrame(this.frame);
+    clearTimeout(this.speaking);
+  }
+}
+
+async function render({ model, el }) {
+  const spec = model.get("spec");
+  const [weights, grey] = await Promise.all([
+    inflate(model.get("weights")),
+    greyPicture(model.get("picture")),
+  ]);
+  const maps = new Maps(spec.maps, weights, model.get("largest"));
+  const explorer = new Explorer(spec, maps, bytesOf(model.get("colours")), grey);
+  el.append(explorer.element);
+  return () => explorer.close();
+}
+
+export default { render };

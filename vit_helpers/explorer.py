@@ -1,0 +1,220 @@
+"""The attention explorer: point at a patch and see at once where it looks.
+
+The attention of one picture goes to the browser once, as one byte a weight. From then on the
+browser alone answers (`explorer.js`): no kernel is asked, so a page that `python -m vit_helpers
+run` wrote works just as well as the notebook.
+"""
+
+import base64
+import io
+import zlib
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+
+from . import plots
+from .errors import CourseError, in_range
+
+HERE = Path(__file__).parent
+COLOURS = ("viridis", "cividis", "magma")  # all of them survive colour blindness
+LONGEST_SIDE = 640  # of the picture, in pixels
+LARGEST_MEGABYTES = 32  # of attention, as bytes: more than that a phone cannot hold
+
+
+class AttentionExplorer(anywidget.AnyWidget):
+    """The explorer of one picture; `explore` makes it.
+
+    Attributes:
+        picture: The picture as a data URL (JPEG).
+        weights: One byte a weight, each row relative to its largest weight, compressed by
+            deflate. The rows of all layers and heads, (L * H * T, T), and then the extra maps.
+        largest: The largest weight of each of these rows, as little-endian float32.
+        colours: The colour maps, 256 times red, green and blue each.
+        spec: All the rest, as JSON: sizes, names of the extra maps, what is shown first.
+        poster: The figure that stands where no widget can run.
+    """
+
+    _esm = HERE / "explorer.js"
+    _css = HERE / "explorer.css"
+    # ipywidgets 7 would show itself without the picture for plain pages.
+    _ipython_display_ = None
+
+    picture = traitlets.Unicode().tag(sync=True)
+    weights = traitlets.Bytes().tag(sync=True)
+    largest = traitlets.Bytes().tag(sync=True)
+    colours = traitlets.Bytes().tag(sync=True)
+    spec = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, poster: plots.Plot, **state):
+        self.poster = poster
+        super().__init__(**state)
+
+    def _repr_mimebundle_(self, **kwargs):
+        # Jupyter, Colab and VS Code prefer the widget; a plain page shows the picture.
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        picture, words = self.poster._repr_mimebundle_()
+        note = "The attention explorer: run this cell in Jupyter and point at a patch. "
+        picture["text/plain"] = note + picture["text/plain"]
+        return {**data, **picture}, {**metadata, **words}
+
+
+def explore(
+    picture,
+    attn,
+    grid: tuple[int, int],
+    extra: dict | None = None,
+    *,
+    layer: int = -1,
+    head: int | None = None,
+    compare: bool = False,
+) -> AttentionExplorer:
+    """Explore the attention of one picture by pointing at its patches.
+
+    Args:
+        picture: The PIL picture.
+        attn: Shape (L, H, T, T): the attention of this picture in L layers and H heads on T
+            tokens; a tensor or an array. The special tokens ([CLS], registers) come first.
+        grid: `(rows, columns)` of patches, from `attention.grid_size`.
+        extra: More maps by name, such as rollout or relevance: shape (T, T), where row i belongs
+            to token i, or (T,) for a map that exists from [CLS] only. A map whose rows do not sum
+            to one is shown in percent of what all patches get together.
+        layer: The layer that is shown first; -1 is the last.
+        head: The head that is shown first; the mean of all heads if `None`.
+        compare: Whether to begin with two maps side by side, the second from the middle layer.
+
+    Returns:
+        A widget; it shows itself as the last line of a cell. Where no widget can run, a figure
+        stands in its place.
+
+    Raises:
+        CourseError: If shapes do not fit together, a weight is negative or no number, there is no
+            such layer or head, or it is too large for a browser.
+    """
+    attn = checked(attn, grid)
+    layers, heads, tokens, _ = attn.shape
+    special = tokens - grid[0] * grid[1]
+    layer = in_range("layer", layer, layers)
+    start = {"kind": "mean", "layer": layer, "head": 0}
+    if head is not None:
+        start |= {"kind": "head", "head": in_range("head", head, heads)}
+    names, relative, rows = [], [], [attn.reshape(-1, tokens)]
+    for name, values in (extra or {}).items():
+        values, is_relative = _extra_rows(name, values, tokens, special)
+        names.append(name)
+        relative.append(is_relative)
+        rows.append(values)
+    weights, largest = as_bytes(np.concatenate(rows))
+    return AttentionExplorer(
+        _poster(picture, attn, grid, start, dict(zip(names, rows[1:], strict=True))),
+        picture=_data_url(picture),
+        weights=weights,
+        largest=largest,
+        colours=b"".join(plots.colour_table(name).tobytes() for name in COLOURS),
+        spec={
+            "maps": {
+                "layers": layers,
+                "heads": heads,
+                "tokens": tokens,
+                "special": special,
+                "rows": grid[0],
+                "columns": grid[1],
+                "extras": [
+                    {"name": name, "queries": len(values), "relative": is_relative}
+                    for name, values, is_relative in zip(names, rows[1:], relative, strict=True)
+                ],
+            },
+            "colours": COLOURS,
+            "opacity": plots.OPACITY,
+            "start": [start, {**start, "layer": layers // 2}],
+            "compare": compare,
+        },
+    )
+
+
+def as_bytes(rows: np.ndarray) -> tuple[bytes, bytes]:
+    """Rows of weights as bytes for the browser: `(weights, largest)` of `AttentionExplorer`.
+
+    A weight is off by at most 1/510 of the largest weight in its row.
+
+    Args:
+        rows: Shape (N, T), float32, not negative.
+    """
+    largest = rows.max(axis=1)
+    # In float64: 255 divided by the smallest float32 is no float32 any more.
+    scale = 255 / np.maximum(largest.astype(np.float64), np.finfo(np.float64).tiny)
+    steps = np.rint(rows * scale[:, None]).astype(np.uint8)
+    return zlib.compress(steps.tobytes(), level=6), largest.astype("<f4").tobytes()
+
+
+def checked(attn, grid: tuple[int, int]) -> np.ndarray:
+    """The attention as a float32 array (L, H, T, T), or a sentence on what is wrong with it."""
+    attn = _numbers("attn", attn)
+    if attn.ndim != 4 or attn.shape[-1] != attn.shape[-2]:
+        raise CourseError(
+            f"attn has shape {attn.shape}, but it must be (layers, heads, tokens, tokens): choose "
+            "one picture of the batch."
+        )
+    if attn.shape[-1] <= grid[0] * grid[1]:
+        raise CourseError(
+            f"{attn.shape[-1]} tokens are too few for [CLS] and a grid of {grid[0]} x {grid[1]} "
+            "patches: use attention.grid_size(model) of the model that made them."
+        )
+    megabytes = attn.size / 1e6
+    if megabytes > LARGEST_MEGABYTES:
+        raise CourseError(
+            f"This attention would take {megabytes:.0f} MB in the browser, but "
+            f"{LARGEST_MEGABYTES} MB is the most: leave layers out, for example attn[::2]."
+        )
+    return attn
+
+
+def _extra_rows(name: str, values, tokens: int, special: int) -> tuple[np.ndarray, bool]:
+    """An extra map as rows (queries, T), and whether they are shares of what all patches get."""
+    values = np.atleast_2d(_numbers(repr(name), values))
+    if values.shape not in ((tokens, tokens), (1, tokens)):
+        raise CourseError(
+            f"{name!r} has shape {values.shape}, but it must be ({tokens}, {tokens}) or "
+            f"({tokens},) to fit the attention: choose one picture of the batch."
+        )
+    if np.allclose(values.sum(axis=1), 1, atol=1e-3):
+        return values, False
+    # Scores without a unit: the special tokens have no place in the picture, so they go.
+    values = np.where(np.arange(tokens) < special, 0, values)
+    return values / np.maximum(values.sum(axis=1, keepdims=True), 1e-12), True
+
+
+def _numbers(name: str, values) -> np.ndarray:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    values = np.asarray(values, dtype=np.float32)
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise CourseError(f"{name} has weights below zero or that are no numbers: show others.")
+    return values
+
+
+def _data_url(picture) -> str:
+    buffer = io.BytesIO()
+    plots.thumbnail(picture, LONGEST_SIDE).save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _poster(picture, attn, grid, start: dict, extra: dict) -> plots.Plot:
+    """What the explorer shows from [CLS] and from a patch, as a figure."""
+    rows, columns = grid
+    layer, special = start["layer"], attn.shape[-1] - rows * columns
+    if start["kind"] == "mean":
+        chosen, name = attn[layer].mean(axis=0), f"layer {layer}, mean of heads"
+    else:
+        chosen, name = attn[layer, start["head"]], f"layer {layer}, head {start['head']}"
+    row, column = rows // 2, columns // 2
+    patch = chosen[special + row * columns + column]
+    asked = {
+        f"{name}\nfrom [CLS]": chosen[0],
+        f"{name}\nfrom the patch in row {row + 1}, column {column + 1}": patch,
+        **{f"{other}\nfrom [CLS]": values[0] for other, values in extra.items()},
+    }
+    maps = {words: values[special:].reshape(grid) for words, values in asked.items()}
+    plot = plots.attention_grid(picture, maps, "Attention explorer", columns=3)
+    return plots.finish(plot, plot.alt.replace("\n", ", "))
