@@ -143,7 +143,7 @@ def as_bytes(rows: np.ndarray) -> tuple[bytes, bytes]:
     """
     largest = rows.max(axis=1)
     # In float64: 255 divided by the smallest float32 is no float32 any more.
-    scale = 255 / np.maximum(largest.astype(np.float64), np.finfo(np.float64).tiny)
+    scale = 255 / np.maximum(largest.astype(np.float64), np.finfo(np.float32).tiny)
     steps = np.rint(rows * scale[:, None]).astype(np.uint8)
     return zlib.compress(steps.tobytes(), level=6), largest.astype("<f4").tobytes()
 
