@@ -261,7 +261,7 @@ def bare(tmp_path_factory):
     python = base / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     spec = base / "share" / "kernels" / "bare"
     spec.mkdir(parents=True)
-    start = "import google.colab, runpy; runpy.run_module('ipykernel_launcher')"
+    start = "import google.colab, runpy; runpy.run_module('ipykernel_launcher', None, '__main__')"
     argv = [str(python), "-c", start, "-f", "{connection_file}"]
     (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "bare"}))
     copy = base / "clone"
@@ -273,6 +273,12 @@ def bare(tmp_path_factory):
     return types.SimpleNamespace(python=python, site=site, copy=copy, share=base / "share")
 
 
+def remove_the_course(bare):
+    for path in bare.site.iterdir():
+        if path.name != "seen.pth":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def execute(bare, notebook, folder, monkeypatch):
     """Execute a notebook in the bare Python, in an empty folder. Returns the seconds of each cell.
 
@@ -280,9 +286,7 @@ def execute(bare, notebook, folder, monkeypatch):
     """
     from nbclient import NotebookClient
 
-    for path in bare.site.iterdir():
-        if path.name != "seen.pth":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    remove_the_course(bare)
     monkeypatch.setenv("JUPYTER_PATH", str(bare.share))
     monkeypatch.setenv("VIT_REPO", str(bare.copy))
     monkeypatch.delenv("PYTHONPATH", raising=False)
@@ -305,8 +309,12 @@ def test_a_notebook_alone_fetches_the_course_in_seconds(bare, path, tmp_path, mo
     monkeypatch.delenv("PYTHONPATH", raising=False)
     versions = "import torch, transformers, os; print(torch.__version__, torch.__path__[0])"
     before = subprocess.run([bare.python, "-c", versions], capture_output=True, text=True)
-    with subprocess.Popen([bare.python, "-c", "import vit_helpers"], stderr=subprocess.PIPE) as p:
-        assert b"No module named 'vit_helpers'" in p.stderr.read()
+    remove_the_course(bare)
+    # In the empty folder: `python -c` also looks where it was started.
+    tried = subprocess.run(
+        [bare.python, "-c", "import vit_helpers"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "No module named 'vit_helpers'" in tried.stderr
 
     notebook = nbformat.read(path, as_version=4)
     code = [c for c in notebook.cells if c.cell_type == "code"]
