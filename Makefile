@@ -1,13 +1,14 @@
 # make run    execute the five notebooks from the offline kit into build/
 # make test   unit tests, notebooks against their stored outputs, ruff
 # make test-solved  the notebooks with every task solved: every check must pass
+# make test-browser  the explorer in Chromium; insists on one
 # make lab    open JupyterLab
 # make refresh  execute the notebooks and store their outputs (look at them before a commit)
 # make kit    build the data twins of the offline kit again
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: run test test-solved lab refresh kit clean
+.PHONY: run test test-solved test-browser lab refresh kit clean
 .DELETE_ON_ERROR:
 
 # The stamp is newer than what it was installed from: then there is nothing to install.
@@ -24,6 +25,9 @@ test: .venv/installed
 
 test-solved: .venv/installed
 	$(VENV)/python -m vit_helpers test solved
+
+test-browser: .venv/installed
+	$(VENV)/python -m vit_helpers test browser
 
 lab: .venv/installed
 	$(VENV)/python -m jupyterlab notebooks

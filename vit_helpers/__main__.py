@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     kinds = bench.add_subparsers(dest="kind", required=True)
     inference = kinds.add_parser("inference", help="the table of notebook 05 for any ViT")
     inference.add_argument("--model", help="an id of the Hub or a folder; the course's if none")
+    inference.add_argument("--widen", type=int, default=1, metavar="N", help="4: ViT-B/16's size")
     inference.add_argument("--variants", nargs="+", default=[], metavar="NAME", help="all if none")
     inference.add_argument("--batch", nargs="+", type=int, default=[1, 8], metavar="N")
     inference.add_argument("--pictures", type=int, help="200 in quick, 1,000 in full")
@@ -106,6 +107,7 @@ def _bench(options: argparse.Namespace) -> int:
 
     request = bench.Request(
         model=options.model,
+        widen=options.widen,
         batches=options.batch,
         names=options.variants,
         pictures=options.pictures,

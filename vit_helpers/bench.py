@@ -24,6 +24,8 @@ class Request:
 
     Attributes:
         model: An id of the Hub or a folder of `save_pretrained`; `None` for the course's own.
+        widen: How many times as wide the model is made first, with the same answers. The
+            course's own has the shape of ViT-B/16 with 4.
         batches: Batch sizes, each with a table of its own.
         names: Names of variants; all if empty.
         pictures: How many pictures; `None` for 200 in the profile quick and 1,000 in full.
@@ -32,6 +34,7 @@ class Request:
     """
 
     model: str | None = None
+    widen: int = 1
     batches: Sequence[int] = (1, 8)
     names: Sequence[str] = ()
     pictures: int | None = None
@@ -59,6 +62,8 @@ def run(request: Request) -> int:
             raise CourseError(f"The batch {batch} must be from 1 to the {count} pictures.")
     model, processor = load(request.model)
     models.blocks(model)  # a model that is no ViT is refused before anything else is done
+    if request.widen != 1:
+        model = efficiency.widen(model, request.widen).to(rt.device)
     transform = data.eval_transform(processor)
     own, labels = data.own_pictures(model, count, rt.seed)
     pictures = torch.stack([transform(data.to_tensor(picture)) for picture in own])
@@ -79,7 +84,8 @@ def run(request: Request) -> int:
                 rates=rates,
             )
             _show(frame, batch, len(pictures))
-            about = {"model": request.model or "classifier", "batch": batch, "rates": rates}
+            about = {"model": request.model or "classifier", "widen": request.widen}
+            about |= {"batch": batch, "rates": rates}
             _write(frame, request.folder / f"batch-{batch}", about)
             failed = failed or bool(efficiency.failures(frame))
     print(f"\nwritten to {request.folder}")

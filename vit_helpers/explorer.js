@@ -4,7 +4,6 @@
 
 const STRONGEST = 5; // patches that are named in words
 const SPEAK_AFTER_MS = 400; // a screen reader hears where the pointer rests, not where it passes
-const DARK = "rgba(0, 0, 0, 0.75)";
 
 // --- data ------------------------------------------------------------------------------------
 
@@ -130,8 +129,10 @@ function slider(label, last, value, changed, words = String) {
   };
 }
 
-const field = (label, input) =>
-  make("label", { className: "vx-field" }, make("span", {}, label), input);
+function field(label, input) {
+  input.setAttribute("aria-label", label); // the text of the label holds all choices as well
+  return make("label", { className: "vx-field" }, make("span", {}, label), input);
+}
 
 function checkbox(label, checked, changed) {
   const box = make("input", { type: "checkbox", checked });
@@ -166,8 +167,21 @@ class Panel {
     this.weights = new Float32Array(app.maps.tokens);
     const { maps } = app;
 
-    this.canvas = make("canvas", { className: "vx-canvas" });
-    this.stage = make("div", { className: "vx-stage", tabIndex: 0 }, this.canvas);
+    // Layers, so that a move redraws only what changes: the grey picture, the map with one pixel
+    // a patch (the browser enlarges it), and marks.
+    this.ground = make("canvas", { className: "vx-layer" });
+    this.canvas = make("canvas", { className: "vx-layer vx-canvas" });
+    this.canvas.width = maps.columns;
+    this.canvas.height = maps.rows;
+    this.numbers = Array.from({ length: Math.min(STRONGEST, maps.patches) }, (_, i) =>
+      make("b", { className: "vx-cell" }, String(i + 1)),
+    );
+    this.kept = make("i", { className: "vx-cell vx-frame vx-kept" });
+    this.asks = make("i", { className: "vx-cell vx-frame" });
+    const marks = make("div", { className: "vx-layer vx-marks" });
+    marks.append(...this.numbers, this.kept, this.asks);
+    this.stage = make("div", { className: "vx-stage", tabIndex: 0 });
+    this.stage.append(this.ground, this.canvas, marks);
     this.stage.setAttribute("role", "application");
     this.stage.setAttribute(
       "aria-label",
@@ -176,8 +190,8 @@ class Panel {
     );
     this.stage.style.aspectRatio = `${app.grey.width} / ${app.grey.height}`;
     this.stage.style.setProperty("--vx-aspect", app.grey.width / app.grey.height);
-    this.tiny = make("canvas", { width: maps.columns, height: maps.rows });
-    this.ground = make("canvas");
+    this.stage.style.setProperty("--vx-columns", maps.columns);
+    this.stage.style.setProperty("--vx-rows", maps.rows);
 
     this.heading = make("strong");
     this.from = make("span");
@@ -256,18 +270,18 @@ class Panel {
     return row * columns + at(event.offsetX, this.width, columns);
   }
 
-  // The canvas has as many pixels as the screen shows; the grey picture is scaled once.
+  // The grey picture gets as many pixels as the screen shows, once.
   resize() {
     this.width = this.stage.clientWidth;
     this.height = this.stage.clientHeight;
     const ratio = globalThis.devicePixelRatio || 1;
-    for (const canvas of [this.canvas, this.ground]) {
-      canvas.width = Math.max(1, Math.round(this.width * ratio));
-      canvas.height = Math.max(1, Math.round(this.height * ratio));
-    }
+    this.ground.width = Math.max(1, Math.round(this.width * ratio));
+    this.ground.height = Math.max(1, Math.round(this.height * ratio));
     const pen = this.ground.getContext("2d");
     pen.imageSmoothingQuality = "high";
     pen.drawImage(this.app.grey, 0, 0, this.ground.width, this.ground.height);
+    const cell = Math.min(this.width / this.app.maps.columns, this.height / this.app.maps.rows);
+    this.stage.style.setProperty("--vx-cell", `${cell}px`);
   }
 
   // Read the weights of the chosen map. Returns the largest of a patch.
@@ -279,65 +293,42 @@ class Panel {
     return this.weights[this.order[0]];
   }
 
+  // Draw the map, its colours from 0 to `largest`.
   draw(largest) {
-    this.#paint(largest || 1);
-    this.#write(largest);
-  }
-
-  #paint(largest) {
+    this.largest = largest;
+    largest ||= 1;
     const { maps, colours, settings } = this.app;
-    const pen = this.tiny.getContext("2d");
+    const pen = this.canvas.getContext("2d");
     this.cells ??= pen.createImageData(maps.columns, maps.rows);
     for (let i = 0; i < maps.patches; i++) {
       const share = Math.min(1, this.weights[maps.special + i] / largest);
       const from = 3 * (256 * settings.colours + Math.round(255 * share));
-      this.cells.data.set(colours.subarray(from, from + 3), 4 * i);
+      for (let k = 0; k < 3; k++) this.cells.data[4 * i + k] = colours[from + k];
       this.cells.data[4 * i + 3] = 255;
     }
     pen.putImageData(this.cells, 0, 0);
-
-    const { width, height } = this.canvas;
-    const top = this.canvas.getContext("2d");
-    top.globalAlpha = 1;
-    top.drawImage(this.ground, 0, 0);
-    top.globalAlpha = settings.opacity;
-    top.imageSmoothingEnabled = settings.smooth;
-    top.drawImage(this.tiny, 0, 0, width, height);
-    top.globalAlpha = 1;
-    this.#mark(top, width / maps.columns, height / maps.rows);
+    this.canvas.style.opacity = settings.opacity;
+    this.canvas.classList.toggle("vx-smooth", settings.smooth);
+    this.#mark();
   }
 
-  // Numbers on the strongest patches, a frame around the patch that asks.
-  #mark(pen, w, h) {
+  // Numbers on the strongest patches, a frame around the patch that asks and the one that is kept.
+  #mark() {
     const { maps, pinned } = this.app;
-    const corner = (patch) => [(patch % maps.columns) * w, Math.floor(patch / maps.columns) * h];
-    pen.font = `600 ${Math.round(Math.min(w, h) * 0.5)}px system-ui, sans-serif`;
-    pen.textAlign = "center";
-    pen.textBaseline = "middle";
-    pen.lineWidth = Math.max(2, w / 10);
-    pen.lineJoin = "round";
-    this.order.forEach((token, i) => {
-      const [x, y] = corner(token - maps.special);
-      pen.strokeStyle = DARK;
-      pen.strokeText(i + 1, x + w / 2, y + h / 2);
-      pen.fillStyle = "white";
-      pen.fillText(i + 1, x + w / 2, y + h / 2);
-    });
-    const frame = (patch, dashes) => {
-      const [x, y] = corner(patch);
-      for (const [colour, thick] of [[DARK, Math.max(4, w / 6)], ["white", Math.max(2, w / 12)]]) {
-        pen.strokeStyle = colour;
-        pen.lineWidth = thick;
-        pen.setLineDash(dashes);
-        pen.strokeRect(x, y, w, h);
-      }
-      pen.setLineDash([]);
+    const put = (mark, patch) => {
+      mark.hidden = patch === null;
+      if (patch === null) return;
+      const x = 100 * (patch % maps.columns);
+      const y = 100 * Math.floor(patch / maps.columns);
+      mark.style.transform = `translate(${x}%, ${y}%)`; // in percent of a patch: nothing is laid out
     };
-    if (pinned !== null && pinned + maps.special !== this.query) frame(pinned, [w / 4, w / 8]);
-    if (this.query >= maps.special) frame(this.query - maps.special, []);
+    this.numbers.forEach((mark, i) => put(mark, this.order[i] - maps.special));
+    put(this.kept, pinned !== null && pinned + maps.special !== this.query ? pinned : null);
+    put(this.asks, this.query >= maps.special ? this.query - maps.special : null);
   }
 
-  #write(largest) {
+  write() {
+    const { largest } = this;
     const { maps, pointed, pinned, query } = this.app;
     this.heading.textContent = maps.describe(this.view);
     this.from.textContent = `from ${this.#who(this.query)}`;
@@ -346,7 +337,7 @@ class Panel {
       const { place, fill, value } = this.lines[i];
       const weight = this.weights[token];
       place.textContent = maps.place(token - maps.special);
-      fill.style.width = `${(100 * Math.min(1, weight / (largest || 1))).toFixed(1)}%`;
+      fill.style.transform = `scaleX(${Math.min(1, weight / (largest || 1)).toFixed(3)})`;
       value.textContent = percent(weight);
     });
     const patch = pointed ?? pinned;
@@ -402,8 +393,10 @@ class Explorer {
     this.body = make("div", { className: "vx-panels" }, ...this.panels.map((p) => p.element));
     const root = make("div", { className: "vx-root" }, this.#toolbar(spec), this.body);
     root.append(this.help, this.live);
-    // JupyterLab would take the arrow keys away from sliders and picture.
-    root.setAttribute("data-lm-suppress-shortcuts", "true");
+    // JupyterLab would take the arrow keys away. It asks the element that has the focus first.
+    for (const element of root.querySelectorAll("input, select, .vx-stage")) {
+      element.setAttribute("data-lm-suppress-shortcuts", "true");
+    }
     this.element = root;
     this.compare(spec.compare);
     this.observer = new ResizeObserver(() => {
@@ -512,6 +505,9 @@ class Explorer {
     this.shown.forEach((panel, i) => {
       panel.draw(this.two && this.settings.same ? common : largest[i]);
     });
+    // The map first: laying out text takes longer, so the words follow in the next frame.
+    clearTimeout(this.writing);
+    this.writing = setTimeout(() => this.shown.forEach((panel) => panel.write()));
   }
 
   #paintBars() {
@@ -536,6 +532,7 @@ class Explorer {
   close() {
     this.observer.disconnect();
     cancelAnimationFrame(this.frame);
+    clearTimeout(this.writing);
     clearTimeout(this.speaking);
   }
 }

@@ -100,5 +100,6 @@ def as_jpeg(image: Image.Image) -> bytes:
 def as_png(image: Image.Image) -> bytes:
     """An image as a PNG file of at most 256 colours: small enough to keep in a notebook."""
     buffer = io.BytesIO()
-    image.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    palette = image.quantize(256)  # only with a palette at hand Pillow dithers
+    image.quantize(256, palette=palette).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -288,7 +288,7 @@ def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Pl
     picture = thumbnail(picture, 200)
     columns = min(columns, len(maps))
     rows = -(-len(maps) // columns)
-    width = 2.3
+    width = 2.3 if len(maps) <= 8 else 2.0
     size = (width * columns + 0.9, (width * picture.height / picture.width + 0.5) * rows + 0.3)
     plot, axes = new_plot(rows, columns, size=size, squeeze=False)
     for ax in axes.flat:

@@ -7,6 +7,7 @@ into `notebooks/`; `test` compares a new execution with those stored outputs.
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,14 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import CourseError
+from .page import html_page, strip_views
 from .runtime import bar
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SOLVED = BUILD / "solved"
 CELL_TIMEOUT_SECONDS = 1200
-TEST_STEPS = ("unit", "notebooks", "lint", "solved")
+TEST_STEPS = ("unit", "notebooks", "lint", "solved", "browser")
 
 
 @dataclass
@@ -76,6 +79,12 @@ def _memory(process) -> int:
     """Bytes of a process: its own, and its part of what it shares with others."""
     info = process.memory_full_info()
     return getattr(info, "pss", info.uss)  # only Linux knows how many share a page
+
+
+def find_browser() -> str | None:
+    """The path of a Chromium or Chrome on this machine; `VIT_BROWSER` may name another."""
+    names = filter(None, (os.environ.get("VIT_BROWSER"), *BROWSERS))
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def find(names: list[str] | None = None) -> list[Path]:
@@ -135,7 +144,7 @@ def execute(path: Path):
         timeout=CELL_TIMEOUT_SECONDS,
         resources={"metadata": {"path": str(path.parent)}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
-        store_widget_state=False,
+        store_widget_state=True,  # the page shows widgets alive
         record_timing=False,
         on_notebook_start=kernel_started,
         on_cell_execute=started,
@@ -180,8 +189,10 @@ def run(names: list[str] | None = None, to: Path = BUILD) -> int:
     runs = []
     for path in find(names):
         notebook, result = execute(path)
+        page = html_page(notebook, path.stem)
+        (to / f"{path.stem}.html").write_text(page, encoding="utf-8")
+        strip_views(notebook)
         nbformat.write(notebook, to / path.name)
-        (to / f"{path.stem}.html").write_text(_html(notebook, path.stem), encoding="utf-8")
         runs.append(result)
         print(f"{result.notebook}: {result.error or 'done'} ({result.minutes:.1f} min)", flush=True)
     (to / "timings.json").write_text(
@@ -192,27 +203,6 @@ def run(names: list[str] | None = None, to: Path = BUILD) -> int:
     for r in failed:
         print(f"\nFAILED {r.notebook}, {r.error}", file=sys.stderr)
     return 1 if failed else 0
-
-
-# nbconvert's own page leaves out the alternative text of figures.
-_PAGE = """
-{%- extends 'lab/index.html.j2' -%}
-{%- block data_png -%}
-<div class="jp-RenderedImage jp-OutputArea-output">
-<img src="data:image/png;base64,{{ output.data['image/png'] }}"
- alt="{{ output | get_metadata('alt', 'image/png') | escape_html }}">
-</div>
-{%- endblock data_png -%}
-"""
-
-
-def _html(notebook, title: str) -> str:
-    from jinja2 import DictLoader
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(extra_loaders=[DictLoader({"page": _PAGE})], template_file="page")
-    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
-    return page
 
 
 def table(runs: list[Run]) -> str:
@@ -246,6 +236,7 @@ def refresh(names: list[str] | None = None) -> int:
             print(f"FAILED {result.notebook}, {result.error}", file=sys.stderr)
             failed = True
             continue
+        strip_views(notebook)
         # Only what a reader needs: the version of Python and the like differ by machine.
         notebook.metadata = nbformat.from_dict(
             {
@@ -298,6 +289,7 @@ def solve(names: list[str] | None = None, to: Path = SOLVED, execute_them: bool 
             print(path)
             continue
         notebook, result = execute(path)
+        strip_views(notebook)
         nbformat.write(notebook, path)
         states = editions.states(notebook)
         problem = result.error or ", ".join(f"{k}: {v}" for k, v in states.items() if v != "right")
@@ -321,13 +313,14 @@ def notebook_tests(folder: Path) -> list[str]:
 def test(only: str = "all") -> int:
     """Unit tests, every notebook against its stored outputs, then ruff.
 
-    The solved edition takes as long as the notebooks again, so `all` leaves it to `.ci/run`.
+    The solved edition takes as long as the notebooks again, so `all` leaves it to `.ci/run`. The
+    browser tests are unit tests, too, but skipped where there is no browser; `browser` insists.
     The notebooks run from the offline kit in the quick profile with seed 0, because that is how
     the stored outputs were made.
 
     Args:
-        only: `unit`, `notebooks`, `lint`, `solved` (run it, every check must pass), or `all` of
-            them but the last.
+        only: `unit`, `notebooks`, `lint`, `solved` (run it, every check must pass), `browser`, or
+            `all` of them but the last two.
 
     Returns:
         0, or the exit status of the first step that failed.
@@ -339,9 +332,15 @@ def test(only: str = "all") -> int:
         "notebooks": notebook_tests(NOTEBOOKS),
         "lint": [*python, "ruff", "check", "."],
         "solved": [*python, "vit_helpers", "solve", "--run"],
+        "browser": [*python, "pytest", "-q", "-s", "-m", "browser", "tests"],
     }
+    if only == "browser" and not find_browser():
+        raise CourseError(
+            "The browser tests need a Chromium: install Debian's (apt-get install chromium), or "
+            "name another in VIT_BROWSER."
+        )
     for name, command in steps.items():
-        if only == name or (only == "all" and name != "solved"):
+        if only == name or (only == "all" and name not in ("solved", "browser")):
             print(f"== {name}", flush=True)
             status = subprocess.run(command, cwd=ROOT, env=env).returncode
             if status:

@@ -116,7 +116,9 @@ class MapForm(ipywidgets.VBox):
         tokens = ["[CLS]", *(f"register {i}" for i in range(1, painter.special))]
         tokens += [f"row {r + 1}, column {c + 1}" for r in range(rows) for c in range(columns)]
         heads = [("mean", -1), *((str(head), head) for head in range(painter.heads))]
-        self.show = ipywidgets.ToggleButtons(options=(self.ONE, self.ALL))
+        self.show = ipywidgets.ToggleButtons(
+            options=(self.ONE, self.ALL), style={"button_width": "auto"}
+        )
         self.layer = ipywidgets.IntSlider(
             painter.layers - 1, min=0, max=painter.layers - 1, description="Layer"
         )
