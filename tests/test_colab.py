@@ -248,8 +248,9 @@ def bare(tmp_path_factory):
     """
     base = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", base / "venv"], check=True)
-    seen = base / "packages"
-    seen.mkdir()
+    # dill, which names the caches of `datasets`, knows installed modules by this name of a folder.
+    seen = base / "seen" / "site-packages"
+    seen.mkdir(parents=True)
     for path in Path(sysconfig.get_path("purelib")).iterdir():
         if not path.name.lower().startswith(HIDDEN):
             (seen / path.name).symlink_to(path)
@@ -257,12 +258,12 @@ def bare(tmp_path_factory):
     (fake / "google" / "colab").mkdir(parents=True)
     (fake / "google" / "colab" / "__init__.py").write_text(FAKE_COLAB)
     site = next((base / "venv").rglob("site-packages"))
-    (site / "seen.pth").write_text(f"{seen}\n{fake}\n")
+    # On Colab its own module is imported before the first cell.
+    (site / "seen.pth").write_text(f"{seen}\n{fake}\nimport google.colab\n")
     python = base / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     spec = base / "share" / "kernels" / "bare"
     spec.mkdir(parents=True)
-    start = "import google.colab, runpy; runpy.run_module('ipykernel_launcher', None, '__main__')"
-    argv = [str(python), "-c", start, "-f", "{connection_file}"]
+    argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "bare"}))
     copy = base / "clone"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
