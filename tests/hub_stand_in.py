@@ -7,6 +7,7 @@ talk to it as well as the course can.
 
 import hashlib
 import io
+import itertools
 import json
 import re
 import sys
@@ -266,13 +267,49 @@ def old_name(name: str) -> str:
 
 def content(seed: int = 0) -> tuple[dict[str, bytes], object]:
     """`(files, model)`: everything that the stand-in serves, and the model that is among it."""
-    model, files = _model(seed)
-    files |= _data_set("cifar10", "img", 32, {"train": 2, "test": 1}, folder="plain_text")
+    model, names = _random_model(seed)
+    files = _model(model, names)
+    files |= _data_set("cifar10", "img", _coloured(32, 10, {"train": 2, "test": 1}))
     splits = {"train": 1, "validation": 1, "test": 2}
-    files |= _data_set("flowers102", "image", 20, splits, folder="data")
+    files |= _data_set("flowers102", "image", _coloured(20, 102, splits))
     files["/photos/000000039769.jpg"] = _picture(7, (64, 48), "JPEG")
     files["/mirror/000000039769.png"] = _picture(7, (64, 48), "PNG")
     return files | _authors_flowers(), model
+
+
+def full_size() -> dict[str, bytes]:
+    """The same, in the size of the real thing: a ViT-B/16, and data sets of hundreds of pictures.
+
+    The model is the offline one at four times its width, so its answers mean something; the
+    pictures are those of the offline twins, under the names of the real classes.
+    """
+    import torch
+
+    from vit_helpers import data, efficiency, models, runtime
+
+    runtime.setup("classifier", "cifar10", "flowers102")
+    model = efficiency.widen(models.load_classifier("eager")[0], 4)
+    known = model.classifier
+    model.classifier = torch.nn.Linear(768, 1000)
+    with torch.no_grad():  # the other classes are never the answer
+        model.classifier.weight.zero_()[: known.out_features] = known.weight
+        model.classifier.bias.fill_(-20)[: known.out_features] = known.bias
+    names = {i: f"class {i}" for i in range(1000)} | model.config.id2label
+    names |= resources.get("classifier").known_labels
+    files = content()[0] | _model(model, names)
+    photo = resources.get("photo").twin_path
+    files["/photos/000000039769.jpg"] = photo.read_bytes()
+    for name in ("cifar10", "flowers102"):
+        splits, column = data.load_dataset(name), {"cifar10": "img"}.get(name, "image")
+        files |= _data_set(name, column, {k: _as_stored(v, column) for k, v in splits.items()})
+    return files
+
+
+def _as_stored(split, column):
+    import datasets
+
+    stored = split.cast_column(column, datasets.Image(decode=False))
+    return [(row[column]["bytes"], row["label"]) for row in stored]
 
 
 def _picture(number: int, size=(20, 20), format="JPEG") -> bytes:
@@ -282,27 +319,34 @@ def _picture(number: int, size=(20, 20), format="JPEG") -> bytes:
     return buffer.getvalue()
 
 
-def _model(seed: int):
+def _random_model(seed: int):
+    """A tiny classifier of 1,000 classes, and the names of its classes."""
     import torch
-    from safetensors.torch import save
     from transformers import ViTConfig, ViTForImageClassification
 
     row = resources.get("classifier")
     names = {i: row.known_labels.get(i, f"class {i}") for i in range(1000)}
     torch.manual_seed(seed)
     config = ViTConfig(hidden_size=24, intermediate_size=48, id2label=names, num_labels=1000)
-    model = ViTForImageClassification(config).eval()
+    return ViTForImageClassification(config).eval(), names
+
+
+def _model(model, names: dict[int, str]) -> dict[str, bytes]:
+    """The files of a model, as they were published in 2021."""
+    from safetensors.torch import save
+
+    row = resources.get("classifier")
     weights = {old_name(k): v.contiguous() for k, v in model.state_dict().items()}
     settings = {
         "architectures": ["ViTForImageClassification"],
         "attention_probs_dropout_prob": 0.0,
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
-        "hidden_size": 24,
+        "hidden_size": model.config.hidden_size,
         "id2label": {str(i): name for i, name in names.items()},
         "image_size": 224,
         "initializer_range": 0.02,
-        "intermediate_size": 48,
+        "intermediate_size": model.config.intermediate_size,
         "label2id": {name: str(i) for i, name in names.items()},
         "layer_norm_eps": 1e-12,
         "model_type": "vit",
@@ -321,7 +365,7 @@ def _model(seed: int):
         "size": 224,
     }
     base = f"/{row.hub_id}/resolve/{row.revision}/"
-    return model, {
+    return {
         base + "config.json": json.dumps(settings, indent=2).encode(),
         base + "preprocessor_config.json": json.dumps(steps, indent=2).encode(),
         base + "model.safetensors": save(weights, metadata={"format": "pt"}),
@@ -337,22 +381,35 @@ def _names(name: str) -> list[str]:
     return "airplane automobile bird cat deer dog frog horse ship truck".split()
 
 
-def _data_set(name, column, side, per_class, folder) -> dict[str, bytes]:
+FOLDERS = {"cifar10": "plain_text", "flowers102": "data"}
+
+
+def _coloured(side: int, classes: int, per_class: dict[str, int]) -> dict[str, list]:
+    """Splits of single-coloured pictures: `(bytes of a PNG, label)`, no two alike."""
+    numbers = itertools.count()
+    return {
+        split: [
+            (_picture(next(numbers), (side, side), "PNG"), label)
+            for label in range(classes)
+            for _ in range(count)
+        ]
+        for split, count in per_class.items()
+    }
+
+
+def _data_set(name: str, column: str, splits: dict[str, list]) -> dict[str, bytes]:
+    """The files of a data set: a Parquet file for each split, and the card that names them."""
     import datasets
 
-    row, names = resources.get(name), _names(name)
+    row, names, folder = resources.get(name), _names(name), FOLDERS[name]
     features = datasets.Features(
         {column: datasets.Image(), "label": datasets.ClassLabel(names=names)}
     )
     base = f"/datasets/{row.hub_id}/resolve/{row.revision}/"
-    files, number = {}, 0
-    for split, count in per_class.items():
-        labels = [label for label in range(len(names)) for _ in range(count)]
-        pictures = [
-            {"bytes": _picture(number + i, (side, side), "PNG"), "path": f"{number + i}.png"}
-            for i in range(len(labels))
-        ]
-        number += len(labels)
+    files = {}
+    for split, pairs in splits.items():
+        pictures = [{"bytes": data, "path": f"{i}.png"} for i, (data, _) in enumerate(pairs)]
+        labels = [label for _, label in pairs]
         buffer = io.BytesIO()
         rows = {column: pictures, "label": labels}
         datasets.Dataset.from_dict(rows, features=features).to_parquet(buffer)
@@ -362,7 +419,7 @@ def _data_set(name, column, side, per_class, folder) -> dict[str, bytes]:
     lines += ["      class_label:", "        names:"]
     lines += [f"          '{i}': \"{text}\"" for i, text in enumerate(names)]
     lines += ["configs:", f"- config_name: {folder}", "  data_files:"]
-    for split in per_class:
+    for split in splits:
         lines += [f"  - split: {split}", f"    path: {folder}/{split}-*"]
     files[f"{base}README.md"] = "\n".join([*lines, "---", "# Card", ""]).encode()
     return files

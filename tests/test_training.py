@@ -61,6 +61,18 @@ def same_weights(a, b):
 # --- fit ---------------------------------------------------------------------------------------
 
 
+def test_it_says_beforehand_how_long_it_will_take(rt, capsys):
+    model, (train, val) = tiny(hidden=96, depth=6), loaders(count=200)
+    ratios = []
+    for _ in range(3):  # the fairest of three: another program may be busy in one of them
+        forecast = training.seconds_an_epoch(model, train, val, 1.0)
+        assert all(p.grad is None for p in model.parameters()) and not model.training
+        history = training.fit(model, train, val, **RECIPE)
+        ratios.append(forecast / min(row["seconds"] for row in history.rows))
+    assert "3 epochs of 200 pictures: about ≈ " in capsys.readouterr().out
+    assert any(1 / 2.5 < ratio < 2.5 for ratio in ratios), ratios
+
+
 def test_it_learns_and_writes_one_row_an_epoch(rt):
     model = tiny()
     history = training.fit(model, *loaders(), **RECIPE)

@@ -4,6 +4,7 @@ Shapes: N pictures, M methods (each gives one map a picture), P patches, S steps
 """
 
 import math
+import time
 
 import torch
 from torch import nn
@@ -140,6 +141,7 @@ def _probabilities(model, pixel_values, hidden, classes, baseline, batch) -> tor
     count, masks = hidden.shape[:2]
     pictures = torch.arange(count).repeat_interleave(masks)
     hidden, parts = hidden.flatten(0, 1), []
+    began = time.perf_counter()
     for i in runtime.bar(range(0, len(hidden), batch), "hide and look"):
         which = pictures[i : i + batch].to(pixel_values.device)
         mask = hidden[i : i + batch].to(pixel_values.device)
@@ -147,6 +149,9 @@ def _probabilities(model, pixel_values, hidden, classes, baseline, batch) -> tor
         logits = model(pixel_values=some).logits
         answer = logits.softmax(dim=-1).gather(1, classes.to(logits.device)[which][:, None])
         parts.append(answer[:, 0].cpu())
+        if i == 0:
+            seconds = (time.perf_counter() - began) * len(hidden) / batch
+            runtime.announce(f"{len(hidden)} pictures with hidden patches", seconds)
     return torch.cat(parts).unflatten(0, (count, masks))
 
 

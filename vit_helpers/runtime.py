@@ -42,9 +42,20 @@ class Runtime:
     profile: str
     seed: int
 
-    def pick(self, *, quick, full):
-        """Return the value for the profile of this run, e.g. `rt.pick(quick=2, full=5)`."""
-        return quick if self.profile == "quick" else full
+    def pick(self, *, quick, full, slow=...):
+        """Return the value for the profile of this run, e.g. `rt.pick(quick=2, full=5)`.
+
+        Args:
+            quick: For the profile quick.
+            full: For the profile full.
+            slow: For quick with the Hub's model on a CPU; as `quick` if it is not given. A
+                ViT-B/16 computes about ten times as much for a picture as the offline model, so
+                a notebook takes fewer pictures there.
+        """
+        if self.profile == "full":
+            return full
+        is_slow = self.source == "hub" and self.device.type == "cpu"
+        return slow if is_slow and slow is not ... else quick
 
     def about(self, name: str) -> str:
         """What a resource is in this run, in words, e.g. `rt.about("cifar10")`."""
@@ -239,6 +250,21 @@ def quiet(*, offline: bool) -> None:
 def bars_on() -> bool:
     """Whether progress bars are shown: not under test, and not where `VIT_BARS=off`."""
     return os.environ.get("VIT_BARS", "on") == "on" and "PYTEST_CURRENT_TEST" not in os.environ
+
+
+def synchronise(device) -> None:
+    """Wait until the device has finished: a GPU returns before its work is done."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def announce(what: str, seconds: float) -> None:
+    """Say before a long step about how long it will take here, as measured on its first part."""
+    print(f"{what}: about ≈ {seconds / 60:.1f} min here", flush=True)
 
 
 def bar(iterable=None, desc: str = "", **kwargs):

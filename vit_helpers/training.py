@@ -80,6 +80,7 @@ def fit(
     seed = rt.seed if seed is None else seed
     check_run(model, train_loader, val_loader, epochs)
     total_steps = epochs * len(train_loader)
+    seconds = seconds_an_epoch(model, train_loader, val_loader, keep_patches)
 
     optimiser = torch.optim.AdamW(parameter_groups(model, lr, head_lr or lr, weight_decay))
     scheduler = make_schedule(optimiser, total_steps, warmup, schedule)
@@ -105,8 +106,11 @@ def fit(
     if folder is not None and len(history.rows) < epochs:
         run.prepare(folder)
 
+    to_do = range(len(history.rows) + 1, min(epochs, stop_after or epochs) + 1)
+    what = f"{len(to_do)} epochs of {len(train_loader.dataset)} pictures"
+    runtime.announce(what, len(to_do) * seconds)
     try:
-        for epoch in range(len(history.rows) + 1, min(epochs, stop_after or epochs) + 1):
+        for epoch in to_do:
             began = time.perf_counter()
             rate = optimiser.param_groups[0]["lr"]
             with (
@@ -137,6 +141,40 @@ def fit(
         run.restore_kept()
         model.eval()
     return history
+
+
+def seconds_an_epoch(model: nn.Module, train_loader, val_loader, keep_patches: float) -> float:
+    """How long an epoch will take here, from one batch on trial: nothing learns from it."""
+
+    def trial(images, labels):
+        with autocast(learning=True):
+            logits = model(pixel_values=images).logits
+            loss = cross_entropy(logits.float(), labels)
+        loss.backward()
+
+    began = time.perf_counter()
+    pixels, labels = next(iter(train_loader))
+    fetched = time.perf_counter() - began
+    check_labels(labels, model)
+    pixels, labels = pixels.to(model.device), labels.to(model.device)
+    train_mode(model)
+    with (
+        models.attention(model, fastest_attention(model)),
+        models.patch_dropout(model, keep_patches),
+    ):
+        trial(pixels[:1], labels[:1])  # warms up
+        began = time.perf_counter()
+        trial(pixels, labels)
+        runtime.synchronise(model.device)
+    learned = time.perf_counter() - began
+    model.zero_grad(set_to_none=True)
+    model.eval()
+    began = time.perf_counter()
+    with torch.inference_mode(), autocast(learning=False):
+        model(pixel_values=pixels)
+        runtime.synchronise(model.device)
+    looked = (time.perf_counter() - began) / len(pixels)
+    return (fetched + learned) * len(train_loader) + looked * len(val_loader.dataset)
 
 
 def train_epoch(run: "Run", clip: float, title: str) -> tuple[float, float]:

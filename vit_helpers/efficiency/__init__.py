@@ -21,6 +21,7 @@ measured time includes the copy to a GPU and back, and the wait for it.
 | `deploy`, `standalone` | one file with everything inside, and the script that needs no torch |
 """
 
+from ..runtime import synchronise
 from .batches import is_out_of_memory, largest_batch, saturation, sweep
 from .deploy import AloneRun, export_deployable, run_alone
 from .engines import (
@@ -53,7 +54,7 @@ from .judging import (
 from .memory import peak_memory
 from .merging import MergingViT, merge
 from .roofline import count_flops, matrix_rates, rate_table
-from .timing import race, speedup_interval, synchronise, threads, timing_table
+from .timing import race, speedup_interval, threads, timing_table
 from .variants import (
     BASELINE,
     VARIANTS,

@@ -3,12 +3,14 @@
 import json
 import os
 import platform
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from .. import runtime
 from ..errors import CourseError
 from .engines import write_whole
 from .timing import race, timing_table
@@ -67,6 +69,7 @@ def compare(
     if whole == 0:
         raise CourseError(f"batch is {batch}, but must be 1 to {len(pictures)} pictures.")
     pictures, labels = pictures[:whole], None if labels is None else labels[:whole]
+    _announce(ready, pictures, batch, company)
     seconds, answers = race(ready, pictures.split(batch), rounds)
     times = timing_table(seconds, BASELINE, batch, rounds)
     logits = {name: torch.cat(parts) for name, parts in answers.items()}
@@ -92,6 +95,18 @@ def compare(
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
     frame["pareto"] = frame.index.isin(pareto(frame))
     return frame
+
+
+def _announce(engines, pictures, batch: int, company: int) -> None:
+    """Say how long the comparison will take, from one call of each engine."""
+    calls = len(pictures) / batch + min(company, len(pictures)) / batch
+    total = 0.0
+    for engine in engines.values():
+        engine(pictures[:batch])  # warms up
+        began = time.perf_counter()
+        engine(pictures[:batch])
+        total += calls * (time.perf_counter() - began)
+    runtime.announce(f"{len(engines)} variants on {len(pictures)} pictures", total)
 
 
 def _timed(attempt: Attempt, times, rates: dict[str, float]) -> dict:
@@ -228,7 +243,7 @@ def machine() -> dict:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

@@ -37,7 +37,7 @@ class Growth:
 def _reset_peak() -> bool:
     """Forget the largest resident memory so far (Linux: proc(5), clear_refs)."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:  # another system, or a container that forbids it: then it is not measured
         return False
     return True
@@ -45,7 +45,7 @@ def _reset_peak() -> bool:
 
 def _status(name: str) -> int:
     """A line of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     (line,) = [line for line in lines if line.startswith(f"{name}:")]
     return 1024 * int(line.split()[1])
 

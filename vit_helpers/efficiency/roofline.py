@@ -137,7 +137,7 @@ def _onnx_product(operation: str, right):
 
 def _rate(product: Callable, device: torch.device, seconds: float) -> float:
     """Operations a second of the fastest of the calls within `seconds`."""
-    from .timing import synchronise
+    from ..runtime import synchronise
 
     rows, inner, columns = SHAPE
     product()

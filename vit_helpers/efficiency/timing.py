@@ -13,14 +13,6 @@ from ..errors import CourseError, one_of
 BOOTSTRAP_DRAWS = 1000
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has finished: a GPU returns before its work is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 @contextlib.contextmanager
 def threads(count: int):
     """Let torch use `count` CPU threads inside the `with` block, then as many as before."""

@@ -1,0 +1,42 @@
+"""The five notebooks on a model of the real size: minutes and memory on two cores.
+
+The stand-in serves a ViT-B/16; what it serves is brought to a folder first, as for a room without
+a network.
+"""
+
+import hub_stand_in
+import pytest
+
+from vit_helpers import cache, resources, runner, runtime
+
+MINUTES, GIB = 8, 8
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder that holds all that the course needs from the Hub."""
+    folder = tmp_path_factory.mktemp("hub")
+    with pytest.MonkeyPatch.context() as patch:
+        with hub_stand_in.StandIn(hub_stand_in.full_size()) as stand_in:
+            patch.setenv("HF_ENDPOINT", stand_in.address)
+            patch.setenv("VIT_CACHE", str(folder / "own"))
+            for name, row in stand_in.rows().items():
+                patch.setitem(resources.RESOURCES, name, row)
+            cache.bring(tuple(resources.RESOURCES), runtime.bar, folder / "stick")
+    return folder / "stick"
+
+
+@pytest.mark.parametrize("path", runner.find(), ids=lambda path: path.stem)
+def test_a_notebook_with_the_real_size_fits_two_cores(path, folder, monkeypatch):
+    monkeypatch.setenv("VIT_SOURCE", "hub")
+    monkeypatch.setenv("VIT_CACHE", str(folder))
+    notebook, run = runner.execute(path)
+    print(f"{run.notebook}: {run.minutes:.1f} min, {run.peak_gib:.1f} GiB, {run.figures}")
+    assert not run.error
+    assert "source hub" in "".join(
+        o.get("text", "") for c in notebook.cells[:4] for o in c.get("outputs", [])
+    )
+    assert run.minutes <= MINUTES
+    assert run.peak_gib <= GIB
