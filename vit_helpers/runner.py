@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import frontpage
 from .errors import CourseError
 from .page import html_page, strip_views
 from .runtime import bar
@@ -253,6 +254,7 @@ def refresh(names: list[str] | None = None) -> int:
         partial.replace(path)
         record_timings([result])
         print(f"{result.notebook}: refreshed ({result.minutes:.1f} min)", flush=True)
+    frontpage.update(ROOT)
     return int(failed)
 
 
