@@ -50,6 +50,20 @@ def notebook():
             "fp16 weights",
         ],
     )
+    attempts = [
+        SimpleNamespace(
+            name=name,
+            variant=SimpleNamespace(arithmetic=arithmetic),
+            engine=None if flops is None else SimpleNamespace(flops=flops),
+        )
+        for name, arithmetic, flops in [
+            (efficiency.BASELINE, "fp32", 2.5e9),
+            ("bf16 weights", "bf16", 2.5e9),
+            ("ONNX Runtime int8 dynamic", "int8", 2.5e9),
+            ("ONNX Runtime int8 dynamic, merged", "int8", 1.5e9),
+            ("fp16 weights", "fp16", None),
+        ]
+    ]
     frozen = models.load_with_new_head([str(i) for i in range(102)])
     models.freeze(frozen, 8)
     return {
@@ -77,6 +91,8 @@ def notebook():
         ),
         "weight": torch.randn(32, 32, generator=generator),
         "results": results,
+        "attempts": attempts,
+        "rates": {"fp32": 2e11, "bf16": 4e11, "int8": 8e11},
     }
 
 
@@ -448,6 +464,14 @@ MISTAKES = {
         (round_trip(top=lambda bits: 2**bits - 1), "The sign takes a bit"),
         (round_trip(top=lambda bits: 127), "always 8 bits"),
         (round_trip(how="trunc"), "cut off"),
+    ],
+    "ShouldWin": [
+        (efficiency.BASELINE, "computes in fp32: a format here is faster"),
+        ("bf16 weights", "computes in bf16"),
+        ("ONNX Runtime int8 dynamic", "2.50 billion operations: one has fewer"),
+        ("fp16 weights", "does not run here"),
+        ("int8", "There is no variant 'int8'"),
+        (3, "the name of a variant"),
     ],
     "PickForPhone": [
         ("bf16 weights", "not on the phone"),

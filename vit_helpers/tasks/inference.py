@@ -1,4 +1,4 @@
-"""Tasks of notebook 05: FLOPs, megabytes, fewer bits, a variant for a phone."""
+"""Tasks of notebook 05: FLOPs, megabytes, fewer bits, a forecast, a variant for a phone."""
 
 from functools import cached_property
 
@@ -8,6 +8,7 @@ from .. import efficiency
 from .core import (
     EASY,
     HARD,
+    MEDIUM,
     Task,
     Wrong,
     call,
@@ -208,6 +209,61 @@ def same_levels(a: torch.Tensor, b: torch.Tensor) -> bool:
     return away.double().mean().item() <= 1e-3
 
 
+class ShouldWin(Task):
+    """A forecast from operations and rates, before anything is timed."""
+
+    title = "Which variant should win?"
+    minutes, difficulty = 6, MEDIUM
+    question = """
+        Say before you time them which variant **should** be the fastest here. No variant can be
+        faster than its operations divided by the machine's rate in its number format. Each of
+        `attempts` knows its `name`, its `variant.arithmetic` (such as `"int8"`) and, if it runs
+        here, its `engine.flops`. The rates are in `rates`. Answer with the name of the variant
+        with the shortest possible time. If several share it, any of them counts.
+        """
+    make = "ShouldWin(attempts, rates)"
+    stub = 'answer = ...  # your answer: a name, such as "bf16 weights"'
+    solution_code = """
+ready = [a for a in attempts if a.engine and a.variant.arithmetic in rates]
+least = {a.name: a.engine.flops / rates[a.variant.arithmetic] for a in ready}
+answer = min(least, key=least.get)
+"""
+    hints = (
+        "Two things count: how many operations there are, and how many a second.",
+        "The table of rates tells which number format is the fastest here. Which of the variants "
+        "in this format has fewer operations than the others?",
+        "For each variant that runs: engine.flops / rates[variant.arithmetic]. The smallest wins.",
+    )
+
+    def __init__(self, attempts, rates):
+        super().__init__()
+        self.names = {a.name for a in attempts}
+        self.arithmetic = {a.name: a.variant.arithmetic for a in attempts}
+        self.flops = {a.name: a.engine.flops for a in attempts if a.engine is not None}
+        self.least = {
+            name: flops / rates[self.arithmetic[name]]
+            for name, flops in self.flops.items()
+            if self.arithmetic[name] in rates
+        }
+
+    def _judge(self, answer):
+        if not isinstance(answer, str):
+            raise Wrong(f"Your answer is {quote(answer)}, but the name of a variant is wanted.")
+        said, best = answer.strip(), min(self.least, key=self.least.__getitem__)
+        if said not in self.names:
+            raise Wrong(f"There is no variant {quote(said)}: copy a name from `attempts`.")
+        if said not in self.least:
+            raise Wrong(f"{said!r} does not run here, or its rate was not measured.")
+        if self.least[said] <= 1.01 * self.least[best]:
+            return (
+                "Fewer operations, each in the fastest format. Now see whether it does win: the "
+                "forecast leaves out everything that is no matrix product."
+            )
+        if self.arithmetic[said] != self.arithmetic[best]:
+            raise Wrong(f"{said!r} computes in {self.arithmetic[said]}: a format here is faster.")
+        raise Wrong(f"{said!r} has {self.flops[said] / 1e9:.2f} billion operations: one has fewer.")
+
+
 class PickForPhone(Task):
     """A choice from the table under three conditions."""
 
@@ -270,4 +326,6 @@ answer = fits["median ms"].idxmin() if len(fits) else "none"
         return ""
 
 
-TASKS = register("05_efficient_inference", [CountFlops, MegabytesInBf16, Quantise, PickForPhone])
+TASKS = register(
+    "05_efficient_inference", [CountFlops, MegabytesInBf16, Quantise, ShouldWin, PickForPhone]
+)
