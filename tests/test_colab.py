@@ -334,8 +334,9 @@ def test_a_notebook_alone_fetches_the_course_in_seconds(bare, path, tmp_path, mo
 
 
 @pytest.mark.slow
-def test_the_first_notebook_runs_whole_alone(bare, tmp_path, monkeypatch):
-    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_runs_whole_alone(bare, path, tmp_path, monkeypatch):
+    notebook = nbformat.read(path, as_version=4)
     seconds = execute(bare, notebook, tmp_path, monkeypatch)
-    print(f"{NOTEBOOKS[0].stem}: {sum(seconds):.1f} s, of which the first cell {seconds[0]:.1f} s")
+    print(f"{path.stem}: {sum(seconds):.0f} s, of which the first cell {seconds[0]:.1f} s")
     assert not [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"]
