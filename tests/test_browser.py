@@ -482,7 +482,7 @@ def test_jupyterlab(chromium, lab, attn, tmp_path):
 def test_a_saved_notebook_shows_the_picture(chromium, lab):
     with opened_notebook(chromium, lab, "saved.ipynb") as tab:
         images = tab.locator(".jp-OutputArea-output img")
-        images.first.wait_for()
+        images.nth(1).wait_for()  # cells are drawn one after the other
         assert images.count() == 2
         assert all(image.bounding_box()["width"] > 250 for image in images.all())
         assert "Error displaying widget" not in tab.locator(".jp-Notebook").inner_text()

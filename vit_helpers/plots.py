@@ -301,7 +301,8 @@ def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Pl
         ax.set_title(f"{name}\nlargest {100 * weights.max():.1f} %", fontsize=9)
         words.append(f"{name} {100 * weights.max():.1f} % in {place(weights)}")
     bar = plot.colorbar(shown, ax=axes, shrink=0.8, pad=0.02, ticks=(0, 0.5, 1))
-    bar.set_label("share of the map's largest weight")
+    # One row of maps is lower than the long label.
+    bar.set_label("share of the map's largest weight" if rows > 1 else "share of\nits largest")
     plot.suptitle(title, fontsize=11)
     return finish(
         plot,
