@@ -34,6 +34,7 @@ _MODULES = (
     "resources",
     "runner",
     "runtime",
+    "strategies",
     "tasks",
     "train",
     "training",
