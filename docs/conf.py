@@ -36,7 +36,7 @@ html_copy_source = False
 
 
 def markdown_to_rst(app, what, name, obj, options, lines: list[str]) -> None:
-    """Docstrings have `code` and tables as Markdown has them, because they are read in notebooks."""
+    """Docstrings have `code` and tables as Markdown: they are read in notebooks too."""
     text = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", "\n".join(lines))
     lines[:] = re.sub(r"(?:^\|.*\|$\n?)+", list_table, text, flags=re.M).split("\n")
 

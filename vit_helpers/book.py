@@ -133,7 +133,7 @@ def contents(source: Path) -> dict[str, list[str]]:
 
 
 def write_notebooks(to: Path) -> None:
-    """Write the notebooks for Sphinx: words on every figure, the first cell folded, the explorer."""
+    """Write the notebooks for Sphinx: words on figures, the first cell folded, the explorer."""
     import nbformat
 
     to.mkdir()
@@ -227,7 +227,7 @@ def write_reference(to: Path) -> None:
         title = f"``{name}``"
         (to / f"{name}.rst").write_text(
             f"{title}\n{'=' * len(title)}\n\n.. automodule:: vit_helpers.{name}\n"
-            # Of all that matplotlib gives to its subclasses, `set` alone has a docstring of its own.
+            # matplotlib writes a docstring for `set` into each of its subclasses.
             "   :members:\n   :exclude-members: set\n"
             # What a package takes from its modules stands there.
             "   :ignore-module-all:\n",
