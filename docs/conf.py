@@ -18,6 +18,7 @@ nb_render_markdown_format = "myst"
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # as written, not the value that it has on this machine
 napoleon_use_ivar = True
 add_module_names = False
 python_use_unqualified_type_names = True

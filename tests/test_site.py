@@ -153,6 +153,11 @@ class TestPages:
         for style in site.rglob("*.css"):
             assert not re.search(r"(url\(|@import)\s*[\"']?https?:", style.read_text("utf-8"))
 
+    def test_no_page_names_a_folder_of_this_machine(self, site):
+        for path in [*site.rglob("*.html"), *site.rglob("*.js")]:
+            text = path.read_text(encoding="utf-8")
+            assert str(ROOT) not in text and str(Path.home()) not in text, path
+
     def test_every_picture_has_words(self, pages):
         for page in pages.values():
             for picture in page.select("article img"):
