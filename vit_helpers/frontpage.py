@@ -20,6 +20,8 @@ PICTURES = {
     "05_efficient_inference": "figure",
 }
 WIDTH, COLOURS, AIMS = 500, 64, 3
+MARKS = "<!-- notebooks -->\n", "<!-- /notebooks -->"
+MEASURED_MARKS = "<!-- measured -->\n", "<!-- /measured -->"
 NOT_YET = "not measured yet"
 
 
@@ -35,15 +37,15 @@ def update(root: Path) -> None:
 
 def with_tables(readme: str, root: Path) -> str:
     """The text of the README with its two tables written anew."""
-    readme = between(readme, "notebooks", notebooks_table(root))
-    return between(readme, "measured", measured_table(root))
+    readme = between(readme, MARKS, notebooks_table(root))
+    return between(readme, MEASURED_MARKS, measured_table(root))
 
 
-def between(text: str, mark: str, table: str) -> str:
-    """The text with `table` between the comments `<!-- mark -->` and `<!-- /mark -->`."""
-    before, rest = text.split(f"<!-- {mark} -->\n")
-    _, after = rest.split(f"<!-- /{mark} -->")
-    return f"{before}<!-- {mark} -->\n\n{table}\n<!-- /{mark} -->{after}"
+def between(text: str, marks: tuple[str, str], new: str) -> str:
+    """The text with what stands between two marks replaced."""
+    before, rest = text.split(marks[0])
+    _, after = rest.split(marks[1])
+    return before + marks[0] + "\n" + new + "\n" + marks[1] + after
 
 
 def picture(root: Path, stem: str) -> tuple[bytes, str]:
@@ -53,7 +55,8 @@ def picture(root: Path, stem: str) -> tuple[bytes, str]:
     notebook = json.loads((root / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
     cell = next(c for c in notebook["cells"] if c.get("id") == PICTURES[stem])
     output = next(o for o in cell["outputs"] if "image/png" in o.get("data", {}))
-    words = re.match(r".{30,}?(?=[.;] |[.;]?$)", output["metadata"]["image/png"]["alt"])[0]
+    alt = output["metadata"]["image/png"]["alt"]
+    words = re.findall(r"^.{30,}?(?=[.;] |[.;]?$)", alt)[0]
     image = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB")
     image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
     palette, buffer = image.quantize(COLOURS), io.BytesIO()
@@ -98,7 +101,8 @@ def measured_table(root: Path) -> str:
 
 def name(root: Path, stem: str) -> str:
     """The number and the title of a notebook."""
-    return f"{int(stem[:2])} " + re.search(r"^# \d+ (.+)$", _first_cell(root, stem), re.M)[1]
+    (title,) = re.findall(r"^# \d+ (.+)$", _first_cell(root, stem), re.M)
+    return f"{int(stem[:2])} {title}"
 
 
 def _first_cell(root: Path, stem: str) -> str:
