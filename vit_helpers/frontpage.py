@@ -66,7 +66,9 @@ def picture(root: Path, stem: str) -> tuple[bytes, str]:
 
 def notebooks_table(root: Path) -> str:
     """A row for each notebook: name and badge, what one will be able to do, picture."""
-    table = "| notebook | what you will be able to do | from its saved output |\n|---|---|---|\n"
+    # The spaces keep the column as wide as its pictures need; Markdown knows no other way.
+    wide = "&nbsp;" * 3 + "from&nbsp;its&nbsp;saved&nbsp;output" + "&nbsp;" * 3
+    table = f"| notebook | what you will be able to do | {wide} |\n|---|---|---|\n"
     for stem in PICTURES:
         text = _first_cell(root, stem)
         aims = "; ".join(re.findall(r"^- (.+)$", text, re.M)[:AIMS])
