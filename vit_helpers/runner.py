@@ -272,9 +272,13 @@ def record_timings(runs: list[Run]) -> None:
 def _add(name: str, lines: dict) -> None:
     path = NOTEBOOKS.parent / "docs" / name
     path.parent.mkdir(exist_ok=True)
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    text = json.dumps(dict(sorted((known | lines).items())), indent=1)
+    text = json.dumps(dict(sorted((_recorded(name) | lines).items())), indent=1)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def _recorded(name: str) -> dict:
+    path = NOTEBOOKS.parent / "docs" / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def solve(names: list[str] | None = None, to: Path = SOLVED, execute_them: bool = False) -> int:
