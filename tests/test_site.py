@@ -70,6 +70,12 @@ def test_an_explorer_that_is_not_the_saved_one_is_refused(monkeypatch):
         book.wake_explorer(notebook)
 
 
+def test_without_sphinx_one_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(book, "find_spec", lambda name: None)
+    with pytest.raises(CourseError, match="requirements-site.txt"):
+        book.build()
+
+
 # --- the site ----------------------------------------------------------------------------------
 
 
@@ -128,6 +134,15 @@ class TestPages:
             for path in (ROOT / "vit_helpers" / "offline_kit" / "cards").glob("*.md")
         ]
         assert not [name for name in expected if not (site / f"{name}.html").is_file()]
+
+    def test_docstrings_are_read_as_markdown_in_google_style(self, site, pages):
+        page = pages[site / "reference" / "runtime.html"]
+        assert page.find("table").find("code").get_text() == "VIT_SOURCE"
+        fields = pages[site / "reference" / "attention.html"].select("dl.field-list > dt")
+        assert {"Parameters:", "Returns:", "Raises:"} <= {f.get_text() for f in fields}
+        for page in pages.values():
+            for tag in page.select("article p, article li, article dd > p"):
+                assert "`" not in tag.get_text(), tag
 
     def test_no_link_is_broken(self, site, pages):
         ids = {p: {tag["id"] for tag in page.find_all(id=True)} for p, page in pages.items()}
