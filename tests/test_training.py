@@ -146,9 +146,9 @@ def test_resumed_after_the_best_epoch_equals_uninterrupted(rt, tmp_path, monkeyp
     def shrinking(self):
         return 1.0 / (1 + len(recorded))
 
-    def recording(model, loader):
+    def recording(model, loader, **more):
         recorded.append(1)
-        return evaluate(model, loader)
+        return evaluate(model, loader, **more)
 
     evaluate = training.evaluate
     monkeypatch.setattr(training, "evaluate", recording)
@@ -162,6 +162,143 @@ def test_resumed_after_the_best_epoch_equals_uninterrupted(rt, tmp_path, monkeyp
     training.fit(parts, *loaders(), **recipe)
     assert history.best_epoch == 1
     assert same_weights(whole, parts)
+
+
+# --- the recipe --------------------------------------------------------------------------------
+
+
+def test_plain_attention_in_bf16_is_attention(rt):
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 9, 8)
+    layer = SimpleNamespace(training=False)
+    output, weights = models.plain_bf16_attention(layer, query, key, value, None, 8**-0.5)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    assert torch.allclose(output, expected.transpose(1, 2), atol=1e-5)
+    assert torch.allclose(weights.sum(-1), torch.ones(2, 4, 9), atol=1e-5)
+    layer.training = True
+    dropped = models.plain_bf16_attention(layer, query, key, value, None, 8**-0.5, dropout=0.5)[1]
+    assert 0.2 < (dropped == 0).float().mean() < 0.8
+
+
+def test_plain_attention_gives_the_gradients_of_the_fused_one(rt):
+    model = tiny(hidden=32)
+    model.eval()  # no dropout: both must see the same network
+    pixels, labels = next(iter(loaders()[0]))
+    gradients = {}
+    for kind in ("sdpa", "plain_bf16"):
+        model.zero_grad()
+        with models.attention(model, kind), torch.autocast("cpu", torch.bfloat16):
+            logits = model(pixel_values=pixels).logits
+        torch.nn.functional.cross_entropy(logits.float(), labels).backward()
+        gradients[kind] = torch.cat([p.grad.flatten() for p in model.parameters()])
+    similar = torch.cosine_similarity(*gradients.values(), dim=0)
+    assert similar > 0.999
+
+
+def test_early_stop_after_epochs_that_were_no_better(rt, monkeypatch, capsys):
+    accuracies = iter((0.2, 0.9, 0.4, 0.5, 0.99))
+    evaluate = training.evaluate
+
+    def fake(model, loader, **more):
+        value = next(accuracies)
+        monkeypatch.setattr(training.Evaluation, "accuracy", property(lambda self: value))
+        return evaluate(model, loader, **more)
+
+    monkeypatch.setattr(training, "evaluate", fake)
+    history = training.fit(tiny(), *loaders(), **(RECIPE | {"epochs": 5, "patience": 2}))
+    assert [row["epoch"] for row in history.rows] == [1, 2, 3, 4]
+    assert history.best_epoch == 2
+    assert "No better for 2 epochs: stopped before 5." in capsys.readouterr().out
+
+
+def test_smooth_labels_are_part_of_the_loss(rt):
+    recipe = RECIPE | {"epochs": 1, "lr": 1e-9, "head_lr": 1e-9}
+    losses = {}
+    for smoothing in (0.0, 0.4):
+        history = training.fit(tiny(), *loaders(noise=0), **recipe, label_smoothing=smoothing)
+        losses[smoothing] = history.rows[0]["train loss"]
+    model, (_, _) = tiny(), loaders()
+    model.train()
+    assert losses[0.0] != losses[0.4]
+    assert losses[0.4] == pytest.approx(losses[0.0], rel=0.2)  # an untrained head: nearly uniform
+
+
+def test_rates_fall_from_the_last_block_to_the_first():
+    model = tiny(depth=3)
+    groups = training.parameter_groups(model, 1.0, 5.0, 0.1, layer_decay=0.5)
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+
+    def rates(part):
+        return {rate[id(p)] for p in part.parameters()}
+
+    first, second, third = models.blocks(model)
+    assert rates(models.head(model)) == {5.0}
+    assert rates(third) == {0.5} and rates(second) == {0.25} and rates(first) == {0.125}
+    assert rates(models.embeddings(model)) == {0.0625}
+    assert rates(model.base_model.layernorm) == {1.0}
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("decay", [0.0, -1.0, 1.5, math.nan])
+def test_layer_decay_out_of_range(decay):
+    with pytest.raises(CourseError, match=f"layer_decay is {decay}"):
+        training.parameter_groups(tiny(), 1.0, 1.0, 0.1, layer_decay=decay)
+
+
+def out_of_memory_above(monkeypatch, largest):
+    """Let the network fail as a full GPU does, for more pictures than `largest`."""
+    original = ViTForImageClassification.forward
+    sizes = []
+
+    def forward(self, pixel_values, **more):
+        if self.training and len(pixel_values) > largest and sizes is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(pixel_values))
+        return original(self, pixel_values, **more)
+
+    monkeypatch.setattr(ViTForImageClassification, "forward", forward)
+    return sizes
+
+
+def no_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def test_out_of_memory_computes_the_batch_in_parts_with_the_same_result(rt, monkeypatch, capsys):
+    exact = dataclasses.replace(rt, precision=torch.float32)
+    monkeypatch.setattr(runtime, "_current", exact)
+    monkeypatch.setattr(training, "seconds_an_epoch", lambda *arguments: 0.0)
+    recipe = RECIPE | {"lr": 1e-3, "head_lr": 1e-3}
+    whole, parts = no_dropout(tiny()), no_dropout(tiny())
+    expected = training.fit(whole, *loaders(noise=0), **recipe)
+    with monkeypatch.context() as context:
+        sizes = out_of_memory_above(context, 3)
+        history = training.fit(parts, *loaders(noise=0), **recipe)
+    assert "each batch of 10 is computed in 4 parts" in capsys.readouterr().out
+    assert max(sizes) <= 4
+    for name in ("train loss", "validation loss"):
+        assert history.to_frame()[name].tolist() == pytest.approx(
+            expected.to_frame()[name].tolist(), rel=1e-3
+        )
+
+
+def test_not_even_one_picture_fits(rt, monkeypatch):
+    monkeypatch.setattr(training, "seconds_an_epoch", lambda *arguments: 0.0)
+    out_of_memory_above(monkeypatch, 0)
+    with pytest.raises(CourseError, match="Not even one picture fits"):
+        training.fit(tiny(), *loaders(), **RECIPE)
+
+
+def test_the_test_set_notices_a_second_look(rt, capsys):
+    held_out = training.HeldOut(loaders()[1])
+    first = held_out.evaluate(tiny())
+    assert "look number" not in capsys.readouterr().out
+    again = held_out.evaluate(tiny())
+    assert "look number 2 at the test set" in capsys.readouterr().out
+    assert torch.equal(first.logits, again.logits)
 
 
 # --- interrupted, and a full disk --------------------------------------------------------------
@@ -290,7 +427,7 @@ def test_model_ends_with_its_best_epoch(rt, monkeypatch):
     weights = []
     model = tiny()
 
-    def fake(model, loader):
+    def fake(model, loader, **unused):
         weights.append({k: v.clone() for k, v in model.state_dict().items()})
         result = training.Evaluation(torch.zeros(1, dtype=torch.long), torch.zeros(1, 3))
         value = next(accuracies)
@@ -325,7 +462,7 @@ def test_frozen_parts_do_not_move_and_cost_no_backward_pass(rt):
     assert needs_graph == {0: False, 1: False, 2: True}
 
 
-@pytest.mark.parametrize("has_bf16, kind", [(True, "eager"), (False, "sdpa")])
+@pytest.mark.parametrize("has_bf16, kind", [(True, "plain_bf16"), (False, "sdpa")])
 def test_plain_attention_only_where_bf16_makes_it_faster(rt, monkeypatch, has_bf16, kind):
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: has_bf16)
     device, precision = runtime.choose_device()
@@ -336,7 +473,7 @@ def test_plain_attention_only_where_bf16_makes_it_faster(rt, monkeypatch, has_bf
     monkeypatch.setattr(
         training,
         "train_epoch",
-        lambda run, clip, title: seen.append(run.model.config._attn_implementation) or (1.0, 0.5),
+        lambda run, loader, title: seen.append(run.model.config._attn_implementation) or (1.0, 0.5),
     )
     before = model.config._attn_implementation
     training.fit(model, *loaders(), epochs=1, lr=1e-3)
@@ -358,8 +495,8 @@ def test_training_accuracy_is_that_of_the_training_pass(rt, monkeypatch):
     seen = []
     original = training.train_step
 
-    def spy(run, pixels, labels, clip):
-        loss, logits = original(run, pixels, labels, clip)
+    def spy(run, pixels, labels):
+        loss, logits = original(run, pixels, labels)
         seen.append((logits.argmax(1) == labels).float())
         return loss, logits
 
@@ -492,6 +629,11 @@ def test_empty_loaders(rt):
         training.evaluate(tiny(), empty)
 
 
+def test_a_class_without_a_training_picture(rt):
+    with pytest.raises(CourseError, match="Class 3 .* has no training picture"):
+        training.fit(tiny(classes=4), *loaders(), **RECIPE)
+
+
 def test_label_outside_the_head(rt):
     train, val = loaders()
     with pytest.raises(CourseError, match="Label 2 has no output: the head has 2 classes"):
@@ -511,7 +653,7 @@ def test_loss_that_is_no_number_stops_and_keeps_the_checkpoint(rt, tmp_path):
 
 def test_checkpoint_of_another_model_or_recipe(rt, tmp_path):
     training.fit(tiny(), *loaders(), **RECIPE, checkpoint_dir=tmp_path, stop_after=1)
-    for other in (tiny(hidden=32), tiny(depth=2), tiny(classes=4)):
+    for other in (tiny(hidden=32), tiny(depth=2)):
         with pytest.raises(CourseError, match="belongs to another model"):
             training.fit(other, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
     with pytest.raises(CourseError, match="made with epochs=3, this run has epochs=4"):
@@ -520,6 +662,15 @@ def test_checkpoint_of_another_model_or_recipe(rt, tmp_path):
     models.freeze(frozen, 1)
     with pytest.raises(CourseError, match="made with trainable="):
         training.fit(frozen, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
+
+
+def test_checkpoint_on_another_frozen_body(rt, tmp_path):
+    one, other = tiny(seed=0), tiny(seed=5)
+    for model in (one, other):
+        models.freeze(model, 2)
+    training.fit(one, *loaders(), **RECIPE, checkpoint_dir=tmp_path, stop_after=1)
+    with pytest.raises(CourseError, match="the frozen weights .* differ"):
+        training.fit(other, *loaders(), **RECIPE, checkpoint_dir=tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 5000])

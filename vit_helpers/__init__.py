@@ -24,6 +24,7 @@ _MODULES = (
     "explorer",
     "faithfulness",
     "fetch",
+    "frozen",
     "mirror",
     "models",
     "offline_kit",

@@ -1,6 +1,7 @@
 """Data sets, pictures, transforms and loaders. The same classes and columns from both sources."""
 
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -44,6 +45,37 @@ def load_dataset(name: str):
     for split in dataset.values():
         row.check_labels(class_names(split))
     return dataset
+
+
+def load_folder(folder: str | Path):
+    """Load a data set of your own: parquet files with a picture column and `label`.
+
+    The split of a file is in its name: `train`, `validation` or `test`.
+
+    Args:
+        folder: Where the files are, such as `cifar10-train.parquet`.
+
+    Returns:
+        A `datasets.DatasetDict` with the splits that were found.
+
+    Raises:
+        CourseError: If there are no training pictures in the folder, or a column is missing.
+    """
+    import datasets
+
+    files = sorted(Path(folder).glob("*.parquet"))
+    parts = {s: [f for f in files if s in f.stem] for s in ("train", "validation", "test")}
+    if not parts["train"]:
+        raise CourseError(f"There is no *train*.parquet in {str(folder)!r}: check the folder.")
+    found = datasets.DatasetDict({s: _read_parquet(f) for s, f in parts.items() if f})
+    for split in found:
+        image_column(found[split])
+        if not isinstance(found[split].features.get("label"), datasets.ClassLabel):
+            raise CourseError(
+                f"The split {split!r} needs a column 'label' of the type ClassLabel, which knows "
+                f"the class names; its columns are {', '.join(found[split].column_names)}."
+            )
+    return found
 
 
 def _read_parquet(paths: list[Path]):
@@ -305,11 +337,9 @@ def eval_transform(processor):
     same, or the saved model sees other pictures than the ones it was judged on.
 
     Returns:
-        A transform of uint8 tensors (..., 3, H, W) to float tensors (..., 3, 224, 224).
+        A `Transform` of uint8 tensors (..., 3, H, W) to float tensors (..., 3, 224, 224).
     """
-    from torchvision.transforms import v2
-
-    return v2.Compose([resize(processor), *_to_model_range(processor)])
+    return Transform(together=[resize(processor), *_to_model_range(processor)])
 
 
 def resize(processor):
@@ -334,22 +364,54 @@ def train_transform(processor, scale=(0.6, 1.0), flip: bool = True, colour=None)
             `torchvision.transforms.v2.ColorJitter`; `None` leaves the colours alone.
 
     Returns:
-        A transform of a uint8 tensor (3, H, W) to a float tensor (3, 224, 224).
+        A `Transform` of a uint8 tensor (3, H, W) to a float tensor (3, 224, 224).
     """
     from torchvision.transforms import v2
 
     # Colours first, while the picture is small: enlarged to 224 pixels it would cost much more.
     recolour = [] if colour is None else [v2.ColorJitter(*colour)]
-    return v2.Compose(
-        [
+    size, interpolation = model_size(processor), _interpolation(processor)
+    return Transform(
+        each=[
             *recolour,
-            v2.RandomResizedCrop(
-                model_size(processor), scale, interpolation=_interpolation(processor)
-            ),
+            v2.RandomResizedCrop(size, scale, interpolation=interpolation, antialias=True),
             v2.RandomHorizontalFlip(0.5 if flip else 0.0),
-            *_to_model_range(processor),
-        ]
+        ],
+        together=_to_model_range(processor),
     )
+
+
+class Transform:
+    """From uint8 pictures to the numbers that a model takes, for one picture or a whole batch.
+
+    Steps of torchvision draw their random numbers once for whatever they are given: a batch would
+    get one crop for all its pictures. So random steps are taken for each picture, and those that
+    are the same for all are taken once for the batch.
+
+    Args:
+        each: Steps for every picture on its own.
+        together: Steps for the whole batch.
+    """
+
+    def __init__(self, each=(), together=()):
+        from torchvision.transforms import v2
+
+        self.each = v2.Compose(list(each)) if each else v2.Identity()
+        self.together = v2.Compose(list(together)) if together else v2.Identity()
+
+    def __call__(self, picture: torch.Tensor) -> torch.Tensor:
+        """One picture (3, H, W), or several to be treated alike (..., 3, H, W)."""
+        return self.together(self.each(picture))
+
+    def batch(self, pictures: list[torch.Tensor]) -> torch.Tensor:
+        """A list of pictures (3, H, W), their sizes may differ, as one tensor (B, 3, H', W')."""
+        pictures = [self.each(picture) for picture in pictures]
+        if len({picture.shape for picture in pictures}) == 1:
+            return self.together(torch.stack(pictures))
+        return torch.stack([self.together(picture) for picture in pictures])
+
+    def __repr__(self) -> str:
+        return f"Transform(each={self.each!r}, together={self.together!r})"
 
 
 def _interpolation(processor):
@@ -378,7 +440,9 @@ def to_tensor(picture: Image.Image) -> torch.Tensor:
 class PictureSet(torch.utils.data.Dataset):
     """A split of a data set, decoded once and kept in memory as uint8.
 
-    Decoding PNG and JPEG files again in each epoch costs more than the augmentation.
+    Decoding PNG and JPEG files again in each epoch costs more than the augmentation. Where the
+    decoded pictures would take more than half of the free memory, they are decoded whenever they
+    are asked for, and `loader` spreads that over worker processes.
 
     Args:
         dataset: A split with a picture column and `label`.
@@ -386,20 +450,24 @@ class PictureSet(torch.utils.data.Dataset):
         max_side: Larger pictures are shrunk once so that their shorter side has this length.
         resize: Done once in place of shrinking, for pictures that are not augmented: with
             `resize(processor)`, large photographs give exactly what the processor would.
+        in_memory: Whether to keep the decoded pictures; `None` for where they fit.
+
+    Attributes:
+        pictures: The uint8 tensors (3, H, W), in order.
+        labels: (N,).
 
     Each item is `(pixel_values, label)`.
     """
 
-    def __init__(self, dataset, transform, max_side: int = 256, resize=None):
-        column = image_column(dataset)
+    def __init__(
+        self, dataset, transform, max_side: int = 256, resize=None, in_memory: bool | None = None
+    ):
         self.transform = transform
         self.class_names = class_names(dataset)
         self.labels = torch.tensor(dataset["label"])
-        decoded = runtime.bar((row[column] for row in dataset), "decode", total=len(dataset))
-        if resize is None:
-            self.pictures = [to_tensor(_shrink(p, max_side)) for p in decoded]
-        else:
-            self.pictures = [resize(to_tensor(p)) for p in decoded]
+        stored = _StoredPictures(dataset, max_side, resize)
+        self.in_memory = stored.fit_into_memory() if in_memory is None else in_memory
+        self.pictures = list(runtime.bar(stored, "decode")) if self.in_memory else stored
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -407,11 +475,71 @@ class PictureSet(torch.utils.data.Dataset):
     def __getitem__(self, index):
         return self.transform(self.pictures[index]), self.labels[index]
 
+    def __getitems__(self, places: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A whole batch `(pixel_values (B, 3, H, W), labels (B,))`, made on the device.
+
+        torch's loader prefers this to asking for one item after the other. Small uint8 pictures
+        travel to the device, and the work on them is done there; a worker process stays on the
+        CPU.
+        """
+        in_worker = torch.utils.data.get_worker_info() is not None
+        device = "cpu" if in_worker else runtime.current().device
+        pictures = [self.pictures[place].to(device) for place in places]
+        if isinstance(self.transform, Transform):
+            pixels = self.transform.batch(pictures)
+        else:
+            pixels = torch.stack([self.transform(picture) for picture in pictures])
+        return pixels, self.labels[places]
+
+    def subset(self, places) -> "PictureSet":
+        """Some of the pictures, by their places, in that order."""
+        places = [int(place) for place in places]
+        other = self.with_transform(self.transform)
+        other.labels = self.labels[places]
+        if self.in_memory:
+            other.pictures = [self.pictures[place] for place in places]
+        else:
+            other.pictures = self.pictures.select(places)
+        return other
+
     def with_transform(self, transform) -> "PictureSet":
         """The same decoded pictures under another transform; nothing is decoded or copied."""
         other = object.__new__(PictureSet)
         other.__dict__ = {**self.__dict__, "transform": transform}
         return other
+
+
+class _StoredPictures:
+    """The pictures of a split as uint8 tensors, decoded at the moment they are asked for."""
+
+    def __init__(self, dataset, max_side: int, resize=None):
+        self.dataset = dataset
+        self.column = image_column(dataset)
+        self.max_side = max_side
+        self.resize = resize
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        picture = self.dataset[place][self.column]
+        if self.resize is not None:
+            return self.resize(to_tensor(picture))
+        return to_tensor(_shrink(picture, self.max_side))
+
+    def __iter__(self):
+        return (self[place] for place in range(len(self)))
+
+    def select(self, places: list[int]) -> "_StoredPictures":
+        return _StoredPictures(self.dataset.select(places), self.max_side, self.resize)
+
+    def fit_into_memory(self) -> bool:
+        """Whether all of them, if they are like the first, take at most half of what is free."""
+        import psutil
+
+        if len(self) == 0:
+            return True
+        return len(self) * self[0].nbytes <= psutil.virtual_memory().available / 2
 
 
 def _shrink(picture: Image.Image, side: int) -> Image.Image:
@@ -422,20 +550,37 @@ def _shrink(picture: Image.Image, side: int) -> Image.Image:
     return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
-def loader(pictures: PictureSet, batch_size: int, shuffle: bool = False, seed: int = 0):
+def loader(pictures, batch_size: int, shuffle: bool = False, seed: int = 0):
     """A `DataLoader` of `(pixel_values (B, 3, 224, 224), labels (B,))` with its own seed.
+
+    Args:
+        pictures: A `PictureSet`, or any data set of `(pixel_values, label)`.
+        batch_size: Pictures in a batch; the last one may be smaller.
+        shuffle: Whether to draw a new order for each pass.
+        seed: Of that order.
 
     Raises:
         CourseError: If the set is empty.
     """
     if len(pictures) == 0:
         raise CourseError("This split has no pictures, so there is nothing to load.")
+    whole_batches = hasattr(pictures, "__getitems__")
+    # Decoded pictures in memory are served at once; elsewhere, workers decode ahead.
+    workers = 0 if getattr(pictures, "in_memory", True) else min(4, os.cpu_count() or 1)
     return torch.utils.data.DataLoader(
         pictures,
         batch_size=batch_size,
         shuffle=shuffle,
         generator=torch.Generator().manual_seed(seed),
+        collate_fn=_as_it_is if whole_batches else None,
+        num_workers=workers,
+        persistent_workers=workers > 0,
     )
+
+
+def _as_it_is(batch):
+    # A named function, not a lambda: on Windows and macOS it is pickled for the workers.
+    return batch
 
 
 def patches(pixel_values: torch.Tensor, patch_size: int) -> torch.Tensor:

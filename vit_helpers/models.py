@@ -16,7 +16,7 @@ from torch import nn
 from . import resources, runtime
 from .errors import CourseError, one_of
 
-ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
+ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "plain_bf16")
 
 
 def _place(name: str) -> tuple[str, dict]:
@@ -28,15 +28,18 @@ def _place(name: str) -> tuple[str, dict]:
     return str(runtime.place(name)), {"local_files_only": True}
 
 
-def load_processor():
+def load_processor(place: str | Path | None = None):
     """Load the image processor that belongs to the classifier (torchvision backend).
+
+    Args:
+        place: A folder of `save_pretrained` or an id of the Hub; `None` for the course's own.
 
     Returns:
         A `ViTImageProcessor`: pictures in, `pixel_values` of shape (B, 3, 224, 224) out.
     """
     from transformers import AutoImageProcessor
 
-    place, kwargs = _place("classifier")
+    place, kwargs = _place("classifier") if place is None else (str(place), {})
     return AutoImageProcessor.from_pretrained(place, use_fast=True, **kwargs)
 
 
@@ -68,7 +71,11 @@ def load_classifier(attn_implementation: str = "sdpa"):
     return model.eval().to(runtime.current().device), load_processor()
 
 
-def load_with_new_head(class_names: list[str], attn_implementation: str = "sdpa"):
+def load_with_new_head(
+    class_names: list[str],
+    attn_implementation: str = "sdpa",
+    place: str | Path | None = None,
+):
     """Load the pre-trained body under a new, random head for other classes.
 
     The size of the head differs from the checkpoint's on purpose, and the label maps have whole
@@ -77,13 +84,14 @@ def load_with_new_head(class_names: list[str], attn_implementation: str = "sdpa"
     Args:
         class_names: Names of the new classes, in the order of their labels.
         attn_implementation: See `load_classifier`.
+        place: A folder of `save_pretrained` or an id of the Hub; `None` for the course's own.
 
     Returns:
         A `ViTForImageClassification` with `len(class_names)` outputs.
     """
     from transformers import ViTForImageClassification
 
-    place, kwargs = _place("classifier")
+    place, kwargs = _place("classifier") if place is None else (str(place), {})
     model = ViTForImageClassification.from_pretrained(
         place,
         attn_implementation=attn_implementation,
@@ -119,6 +127,35 @@ def label_maps(class_names: list[str]) -> dict:
     }
 
 
+def plain_bf16_attention(
+    module, query, key, value, attention_mask, scaling, dropout: float = 0.0, **unused
+):
+    """softmax(QK^T / sqrt(d)) V under bf16 autocast, with every large tensor in bf16.
+
+    For training on a CPU. The plain attention of transformers leaves the softmax to autocast,
+    which computes it in fp32: two copies of the largest tensor of a block, there and back. Here
+    its input and output stay in bf16; inside, torch's softmax adds up in fp32 anyway.
+
+    Args:
+        module: The attention layer.
+        query: (B, heads, tokens, d), and so are `key` and `value`.
+        key: See `query`.
+        value: See `query`.
+        attention_mask: Not supported; a ViT has none.
+        scaling: 1 / sqrt(d).
+        dropout: Share of the weights that is left out, while the module is in training mode.
+        unused: What other implementations take.
+
+    Returns:
+        `(output (B, tokens, heads, d), weights (B, heads, tokens, tokens))`.
+    """
+    scores = (query * scaling) @ key.transpose(-1, -2)
+    with torch.autocast(query.device.type, enabled=False):
+        weights = scores.softmax(dim=-1)
+    weights = nn.functional.dropout(weights, dropout, module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
 @contextlib.contextmanager
 def attention(model: nn.Module, implementation: str):
     """Let a model compute its attention in another way, as long as the `with` block lasts.
@@ -127,9 +164,13 @@ def attention(model: nn.Module, implementation: str):
 
     Args:
         model: A model of transformers.
-        implementation: `sdpa` or `eager`, see `load_classifier`.
+        implementation: `sdpa` or `eager`, see `load_classifier`; `plain_bf16`, see
+            `plain_bf16_attention`.
     """
+    from transformers import AttentionInterface
+
     one_of("attn_implementation", implementation, ATTENTION_IMPLEMENTATIONS)
+    AttentionInterface.register("plain_bf16", plain_bf16_attention)
     before = model.config._attn_implementation
     model.set_attn_implementation(implementation)
     try:
@@ -218,6 +259,44 @@ def freeze(model: nn.Module, first_blocks: int) -> None:
         embeddings(model).requires_grad_(False)
     for block in layers[:first_blocks]:
         block.requires_grad_(False)
+
+
+def train_head_only(model: nn.Module) -> None:
+    """Freeze everything but the head."""
+    model.requires_grad_(False)
+    head(model).requires_grad_(True)
+
+
+def add_lora(model: nn.Module, rank: int = 8) -> None:
+    """Freeze the model but its head, and put a small trainable detour around every query and value.
+
+    A frozen matrix W of a block becomes W + B A. Only A (rank, width) and B (width, rank) learn; B
+    starts at 0, so at first the model answers as before. (Hu et al. 2022, "LoRA: Low-Rank
+    Adaptation of Large Language Models", section 4; computed by the library peft.)
+
+    Args:
+        model: A ViT of transformers. It is changed.
+        rank: Inner width of the detour, at least 1; the update counts twice, whatever the rank.
+
+    Raises:
+        CourseError: If the rank is below 1, or no query or value is found.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if rank < 1:
+        raise CourseError(f"rank is {rank}, but it must be 1 or more.")
+    known = ("query", "value", "q_proj", "v_proj")  # transformers 4.57, then 5
+    ends = {name.rpartition(".")[2] for name, _ in blocks(model).named_modules()}
+    targets = [name for name in known if name in ends]
+    if not targets:
+        raise CourseError(f"{type(model).__name__} has no query and value that LoRA could go to.")
+    inject_adapter_in_model(
+        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), model.to("cpu")
+    )
+    for name, p in model.named_parameters():
+        p.requires_grad_("lora_" in name)
+    head(model).requires_grad_(True)
+    model.to(runtime.current().device)
 
 
 def parameter_table(model: nn.Module):

@@ -12,6 +12,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -36,7 +38,11 @@ def fit(
     warmup: float = 0.1,
     schedule: str = "linear",
     clip: float = 1.0,
+    label_smoothing: float = 0.0,
+    layer_decay: float = 1.0,
     keep_patches: float = 1.0,
+    patience: int | None = None,
+    compiled: bool = False,
     checkpoint_dir: str | Path | None = None,
     resume: bool = True,
     keep_best: bool = True,
@@ -49,6 +55,10 @@ def fit(
     the weights of its best epoch so far, and the history one row for each whole epoch. The same
     call again goes on from the checkpoint and ends with the same weights as if nothing had been.
 
+    Started by `accelerate launch` on several processes, each of them learns from its own part of
+    every batch, and the gradients are averaged. A batch that does not fit into the memory of a
+    GPU is computed in parts, with the same result.
+
     Args:
         model: A ViT classifier. Parameters with `requires_grad=False` do not move.
         train_loader: Yields `(pixel_values (B, 3, H, W), labels (B,))`.
@@ -60,8 +70,17 @@ def fit(
         warmup: Share of all steps in which the rate rises from 0.
         schedule: How the rate falls to 0 afterwards: `linear` or `cosine`.
         clip: Longest allowed gradient, in the Euclidean norm over all parameters.
+        label_smoothing: Share of the target that is spread over all classes, 0 to 1 (Szegedy et
+            al. 2016, section 7).
+        layer_decay: The rate of each block is this times the rate of the block after it; 1 for
+            the same rate everywhere (Bao et al. 2022, "BEiT", appendix). Early blocks are general
+            and need smaller steps.
         keep_patches: Share of the patches that each training picture shows, another part every
             time: see `models.patch_dropout`. Validation sees all of them.
+        patience: Stop early when so many epochs in a row were not better than the best; `None`
+            for never.
+        compiled: Whether `torch.compile` fuses the small steps of the network first. That takes
+            a minute and pays after some hundred steps; it needs a C++ compiler on a CPU.
         checkpoint_dir: Folder for a checkpoint after each epoch, or `None` for none. It may lie
             on a mounted drive.
         resume: Whether to go on from the checkpoint in that folder, if there is one.
@@ -79,26 +98,35 @@ def fit(
     rt = runtime.current()
     seed = rt.seed if seed is None else seed
     check_run(model, train_loader, val_loader, epochs)
-    total_steps = epochs * len(train_loader)
     seconds = seconds_an_epoch(model, train_loader, val_loader, keep_patches)
 
-    optimiser = torch.optim.AdamW(parameter_groups(model, lr, head_lr or lr, weight_decay))
+    # The autocast below chooses the number format, so accelerate is told to leave it alone.
+    accelerator = Accelerator(cpu=rt.device.type == "cpu", mixed_precision="no")
+    network, my_train_loader, my_val_loader = accelerator.prepare(model, train_loader, val_loader)
+    total_steps = epochs * len(my_train_loader)
+    groups = parameter_groups(model, lr, head_lr or lr, weight_decay, layer_decay)
+    optimiser = torch.optim.AdamW(groups, fused=True)  # one pass over the weights in place of ten
     scheduler = make_schedule(optimiser, total_steps, warmup, schedule)
     scaler = torch.amp.GradScaler(
         rt.device.type, init_scale=1024, enabled=rt.precision == torch.float16
     )
     history = History()
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + accelerator.process_index)  # each process augments in its own way
     if train_loader.generator is not None:
-        train_loader.generator.manual_seed(seed)
+        train_loader.generator.manual_seed(seed)  # and all agree on the order of the pictures
 
     plan = {
         "epochs": epochs, "steps": total_steps, "lr": lr, "head_lr": head_lr,
         "weight_decay": weight_decay, "warmup": warmup, "schedule": schedule, "clip": clip,
-        "keep_patches": keep_patches, "keep_best": keep_best, "seed": seed,
+        "label_smoothing": label_smoothing, "layer_decay": layer_decay,
+        "keep_patches": keep_patches, "patience": patience, "keep_best": keep_best, "seed": seed,
         "trainable": len(trainable(model)),
     }  # fmt: skip
-    run = Run(model, optimiser, scheduler, scaler, train_loader, history, plan)
+    if compiled and accelerator.num_processes == 1:
+        network = torch.compile(model, dynamic=False)
+    run = Run(
+        model, network, optimiser, scheduler, scaler, train_loader, accelerator, history, plan
+    )
     run.keep_weights()
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     if folder is not None and resume:
@@ -107,19 +135,23 @@ def fit(
         run.prepare(folder)
 
     to_do = range(len(history.rows) + 1, min(epochs, stop_after or epochs) + 1)
-    what = f"{len(to_do)} epochs of {len(train_loader.dataset)} pictures"
-    runtime.announce(what, len(to_do) * seconds)
+    if accelerator.is_main_process:
+        what = f"{len(to_do)} epochs of {len(train_loader.dataset)} pictures"
+        runtime.announce(what, len(to_do) * seconds / accelerator.num_processes)
     try:
         for epoch in to_do:
+            if history.stopped_improving(patience):
+                accelerator.print(f"No better for {patience} epochs: stopped before {epoch}.")
+                break
             began = time.perf_counter()
             rate = optimiser.param_groups[0]["lr"]
             with (
                 models.attention(model, fastest_attention(model)),
                 models.patch_dropout(model, keep_patches),
             ):
-                loss, accuracy = train_epoch(run, clip, f"epoch {epoch} of {epochs}")
+                loss, accuracy = train_epoch(run, my_train_loader, f"epoch {epoch} of {epochs}")
             seconds = time.perf_counter() - began
-            val = evaluate(model, val_loader)
+            val = evaluate(model, my_val_loader, gather=accelerator.gather_for_metrics)
             row = {
                 "epoch": epoch,
                 "train loss": loss,
@@ -177,7 +209,7 @@ def seconds_an_epoch(model: nn.Module, train_loader, val_loader, keep_patches: f
     return (fetched + learned) * len(train_loader) + looked * len(val_loader.dataset)
 
 
-def train_epoch(run: "Run", clip: float, title: str) -> tuple[float, float]:
+def train_epoch(run: "Run", train_loader, title: str) -> tuple[float, float]:
     """One pass over the training set. Returns the mean `(loss, accuracy)` of that very pass.
 
     They are measured while the model learns, on augmented pictures, so they cost nothing; a
@@ -186,24 +218,24 @@ def train_epoch(run: "Run", clip: float, title: str) -> tuple[float, float]:
     train_mode(run.model)
     loss_sum, correct, seen = 0.0, 0, 0
     began = time.perf_counter()
-    bar = runtime.bar(run.train_loader, title)
+    bar = runtime.bar(train_loader, title)
     for step, (pixels, labels) in enumerate(bar, start=1):
         check_labels(labels, run.model)
-        loss, logits = train_step(run, pixels, labels, clip)
+        loss, logits = train_step(run, pixels, labels)
         if not math.isfinite(loss):
             raise CourseError(
                 f"The loss is {loss} at step {step} of {title}: lower the learning rate and run "
                 "the cell again. The checkpoint of the epoch before is untouched."
             )
         loss_sum += loss * len(labels)
-        correct += int((logits.argmax(1).cpu() == labels).sum())
+        correct += int((logits.argmax(1) == labels.to(logits.device)).sum())
         seen += len(labels)
         speed = seen / (time.perf_counter() - began)
         bar.set_postfix_str(f"loss {loss_sum / seen:.3f}, {speed:.0f} images/s", refresh=False)
-    return loss_sum / seen, correct / seen
+    return run.mean_over_processes(loss_sum, correct, seen)
 
 
-def train_step(run: "Run", pixels, labels, clip: float) -> tuple[float, torch.Tensor]:
+def train_step(run: "Run", pixels, labels) -> tuple[float, torch.Tensor]:
     """Learn from one batch: guess, measure the error, trace it back, clip, move.
 
     The scaler matters for fp16 only, whose small gradients would be rounded to 0; elsewhere it
@@ -212,18 +244,40 @@ def train_step(run: "Run", pixels, labels, clip: float) -> tuple[float, torch.Te
     Returns:
         `(loss, logits (B, classes))` before the step.
     """
-    device = run.model.device
-    with autocast(learning=True):
-        logits = run.model(pixel_values=pixels.to(device)).logits
-        loss = cross_entropy(logits.float(), labels.to(device))
-    run.optimiser.zero_grad(set_to_none=True)
-    run.scaler.scale(loss).backward()
+    try:
+        loss, logits = gradients(run, pixels, labels)
+    except torch.OutOfMemoryError:
+        run.halve_parts(len(labels))
+        return train_step(run, pixels, labels)
     run.scaler.unscale_(run.optimiser)
-    nn.utils.clip_grad_norm_(trainable(run.model), clip)
+    nn.utils.clip_grad_norm_(trainable(run.model), run.plan["clip"])
     run.scaler.step(run.optimiser)
     run.scaler.update()
     run.scheduler.step()
-    return float(loss.detach()), logits.detach()
+    return float(loss), logits
+
+
+def gradients(run: "Run", pixels, labels) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of one batch, added up over as many parts as the memory makes necessary.
+
+    Each part counts by its number of pictures, so the parts give the gradient of the whole batch.
+
+    Returns:
+        `(loss, logits (B, classes))`.
+    """
+    device, smoothing = run.model.device, run.plan["label_smoothing"]
+    network = run.network_for(pixels)
+    run.optimiser.zero_grad(set_to_none=True)
+    loss_sum, answers = 0.0, []
+    for x, y in zip(pixels.chunk(run.parts), labels.chunk(run.parts), strict=True):
+        with autocast(learning=True):
+            logits = network(pixel_values=x.to(device)).logits
+            loss = cross_entropy(logits.float(), y.to(device), label_smoothing=smoothing)
+        share = len(y) / len(labels)
+        run.accelerator.backward(run.scaler.scale(share * loss))
+        loss_sum += share * loss.detach()
+        answers.append(logits.detach())
+    return loss_sum, torch.cat(answers)
 
 
 def autocast(*, learning: bool):
@@ -245,7 +299,7 @@ def fastest_attention(model: nn.Module) -> str:
     """
     rt = runtime.current()
     if rt.device.type == "cpu" and rt.precision == torch.bfloat16:
-        return "eager"
+        return "plain_bf16"
     return model.config._attn_implementation
 
 
@@ -268,14 +322,26 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def parameter_groups(model: nn.Module, lr: float, head_lr: float, weight_decay: float) -> list:
-    """Groups for AdamW: the head has its own rate; biases and norms are not decayed."""
-    in_head = {id(p) for p in models.head(model).parameters()}
+def parameter_groups(
+    model: nn.Module, lr: float, head_lr: float, weight_decay: float, layer_decay: float = 1.0
+) -> list:
+    """Groups for AdamW: the head has its own rate; biases and norms are not decayed.
+
+    With a `layer_decay` below 1 the rate falls from the last block to the first and on to the
+    embeddings, by that factor each.
+    """
+    if not 0 < layer_decay <= 1:
+        raise CourseError(f"layer_decay is {layer_decay}, but it must be above 0, at most 1.")
+    rates = {id(p): lr for p in model.parameters()}
+    rates |= {id(p): head_lr for p in models.head(model).parameters()}
+    if layer_decay < 1:
+        parts = [models.embeddings(model), *models.blocks(model)]
+        for below, part in enumerate(reversed(parts)):
+            rates |= {id(p): lr * layer_decay ** (below + 1) for p in part.parameters()}
     groups: dict[tuple[float, float], list] = {}
     for p in trainable(model):
-        rate = head_lr if id(p) in in_head else lr
         decay = weight_decay if p.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(p)
+        groups.setdefault((rates[id(p)], decay), []).append(p)
     return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
 
 
@@ -312,6 +378,13 @@ def check_run(model: nn.Module, train_loader, val_loader, epochs: int) -> None:
         raise CourseError(f"epochs is {epochs}, but at least one epoch is needed.")
     if not trainable(model):
         raise CourseError("Every parameter is frozen: unfreeze the head, or nothing can learn.")
+    labels = torch.as_tensor(getattr(train_loader.dataset, "labels", range(0)))
+    missing = sorted(set(range(model.config.num_labels)) - set(labels.tolist()))
+    if len(labels) and missing:
+        raise CourseError(
+            f"Class {missing[0]} ({model.config.id2label[missing[0]]!r}) has no training picture, "
+            "so the model could never learn it: add pictures, or leave it out of the head."
+        )
 
 
 def check_labels(labels: torch.Tensor, model: nn.Module) -> None:
@@ -346,6 +419,12 @@ class History:
             raise CourseError("The history is empty: call fit first.")
         best = max(self.rows, key=lambda r: (r["validation accuracy"], -r["validation loss"]))
         return best["epoch"]
+
+    def stopped_improving(self, patience: int | None) -> bool:
+        """Whether the last `patience` epochs were all no better than the best one."""
+        if patience is None or not self.rows:
+            return False
+        return self.rows[-1]["epoch"] - self.best_epoch >= patience
 
     def to_frame(self):
         """The rows as a pandas `DataFrame` of plain numbers, indexed by epoch."""
@@ -429,8 +508,14 @@ class Evaluation:
         return float((best == self.labels[:, None]).any(1).float().mean())
 
 
-def evaluate(model: nn.Module, loader, desc: str = "evaluate") -> Evaluation:
+def evaluate(model: nn.Module, loader, desc: str = "evaluate", gather=None) -> Evaluation:
     """Let a model answer on every picture of a loader, without learning.
+
+    Args:
+        model: A ViT classifier.
+        loader: Yields `(pixel_values (B, 3, H, W), labels (B,))`.
+        desc: Title of the bar.
+        gather: Where several processes share the work, what brings their answers together.
 
     Raises:
         CourseError: If the loader is empty or a label has no output in the head.
@@ -444,9 +529,39 @@ def evaluate(model: nn.Module, loader, desc: str = "evaluate") -> Evaluation:
             check_labels(batch_labels, model)
             with autocast(learning=False):
                 answer = model(pixel_values=pixels.to(model.device)).logits
-            labels.append(batch_labels)
+            if gather:
+                answer, batch_labels = gather((answer, batch_labels.to(model.device)))
+            labels.append(batch_labels.cpu())
             logits.append(answer.float().cpu())
     return Evaluation(torch.cat(labels), torch.cat(logits))
+
+
+class HeldOut:
+    """A test set that notices when it is looked at more than once.
+
+    Whoever tries ten models on a test set and takes the best one has trained on the test set, a
+    little: the accuracy of the winner is partly luck.
+
+    Args:
+        loader: As for `evaluate`.
+
+    Attributes:
+        uses: How often it has been looked at.
+    """
+
+    def __init__(self, loader):
+        self.loader = loader
+        self.uses = 0
+
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        """Judge a model, and say so if it is not the first look."""
+        self.uses += 1
+        if self.uses > 1:
+            print(
+                f"NOTE: this is look number {self.uses} at the test set. That is fair only if "
+                "nothing is chosen by what it shows."
+            )
+        return evaluate(model, self.loader, "test")
 
 
 def cls_features(model: nn.Module, loader, desc: str = "features"):
@@ -592,28 +707,73 @@ class Run:
 
     Attributes:
         model: Learns.
+        network: The same model as accelerate or `torch.compile` has prepared it: with several
+            processes its backward pass averages their gradients.
         optimiser: AdamW; keeps two moving averages for each parameter.
         scheduler: Sets the learning rate.
         scaler: Scales the loss in fp16.
         train_loader: Its generator decides the order of the pictures.
+        accelerator: Knows the processes that share the work.
         history: One row for each epoch that is done.
         plan: The numbers of the recipe; a checkpoint of another recipe is refused.
         kept: The weights that the model will end with, on the CPU: those of the best epoch so
             far, or of the last one where the best is not asked for.
         kept_epoch: Which epoch that is; 0 before the first.
         saved_epoch: The last epoch in the checkpoint; 0 before the first.
+        parts: In how many parts a batch is computed; more than 1 after memory ran out.
     """
 
     model: nn.Module
+    network: nn.Module
     optimiser: torch.optim.Optimizer
     scheduler: object
     scaler: object
     train_loader: object
+    accelerator: object
     history: History
     plan: dict
     kept: dict = field(default_factory=dict)
     kept_epoch: int = 0
     saved_epoch: int = 0
+    parts: int = 1
+
+    def network_for(self, pixels: torch.Tensor) -> nn.Module:
+        """What computes this batch: a compiled network knows batches of one size only."""
+        if self.accelerator.num_processes == 1 and len(pixels) != self.train_loader.batch_size:
+            return self.model  # the short batch at the end: not worth another minute of compiling
+        return self.network
+
+    def mean_over_processes(self, loss_sum: float, correct: int, seen: int) -> tuple[float, float]:
+        """The mean `(loss, accuracy)` of an epoch over the pictures of all processes."""
+        sums = torch.tensor([loss_sum, correct, seen], dtype=torch.float64)
+        if self.accelerator.num_processes > 1:
+            sums = self.accelerator.reduce(sums.float().to(self.model.device)).double().cpu()
+        return float(sums[0] / sums[2]), float(sums[1] / sums[2])
+
+    def halve_parts(self, batch: int) -> None:
+        """Compute batches in twice as many parts from now on, because the memory ran out.
+
+        Raises:
+            CourseError: If a part is one picture already, or if other processes wait.
+        """
+        if self.accelerator.num_processes > 1:
+            raise CourseError(
+                f"A batch of {batch} pictures does not fit into the memory of a GPU: with several "
+                "processes, give a smaller batch."
+            ) from None
+        if self.parts >= batch:
+            raise CourseError(
+                "Not even one picture fits into the memory of the GPU: close other programs and "
+                "notebooks that use it, or freeze more blocks."
+            ) from None
+        self.parts = min(2 * self.parts, batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        print(
+            f"The memory of the GPU ran out: from now on each batch of {batch} is computed in "
+            f"{self.parts} parts. The result is the same."
+        )
 
     def keep_weights(self) -> None:
         """Keep a copy of the present weights."""
@@ -665,7 +825,17 @@ class Run:
             )
 
     def save(self, folder: Path) -> None:
-        """Write `last.pt`. The old file stays whole until the new one is complete, on the disk."""
+        """Write `last.pt`. The old file stays whole until the new one is complete, on the disk.
+
+        Of several processes the first one writes, for all.
+        """
+        random = gather_object([self._random_state()])
+        if self.accelerator.is_main_process:
+            self._write(folder, random)
+        self.accelerator.wait_for_everyone()
+        self.saved_epoch = len(self.history.rows)
+
+    def _write(self, folder: Path, random: list[dict]) -> None:
         weights = self.model.state_dict()
         state = {
             "plan": self.plan,
@@ -677,7 +847,7 @@ class Run:
             "optimiser": self.optimiser.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "random": self._random_state(),
+            "random": random,
         }
         temporary = folder / "last.pt.tmp"  # one name: what a killed process left is overwritten
         try:
@@ -685,7 +855,6 @@ class Run:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, folder / "last.pt")
-            self.saved_epoch = len(self.history.rows)
         except (OSError, RuntimeError) as error:  # torch has a RuntimeError for a full disk
             free = shutil.disk_usage(folder).free / 1e6
             raise CourseError(
@@ -719,8 +888,9 @@ class Run:
         self.scaler.load_state_dict(state["scaler"])
         self.history.rows = state["history"]
         self.saved_epoch = len(self.history.rows)
-        self._set_random_state(state["random"])
-        print(f"Going on after epoch {len(self.history.rows)} of {self.plan['epochs']}.")
+        self._set_random_state(state["random"][self.accelerator.process_index])
+        done, epochs = len(self.history.rows), self.plan["epochs"]
+        self.accelerator.print(f"Going on after epoch {done} of {epochs}.")
 
     def _check_same_run(self, state: dict) -> None:
         here = {k: tuple(v.shape) for k, v in self.model.state_dict().items()}
@@ -736,6 +906,12 @@ class Run:
                 raise CourseError(
                     f"The checkpoint was made with {name}={state['plan'][name]}, this run has "
                     f"{name}={value}: use another folder, or resume=False."
+                )
+        for name, p in self.model.named_parameters():
+            if not p.requires_grad and not torch.equal(p.detach().cpu(), state["model"][name]):
+                raise CourseError(
+                    f"The checkpoint belongs to another model: the frozen weights {name!r} differ. "
+                    "Use another folder, or resume=False."
                 )
 
     def _random_state(self) -> dict:

@@ -58,33 +58,65 @@ _FLUENT = "https://github.com/microsoft/fluentui-emoji"
 
 SETS: dict[str, ArtSet] = {
     "noto": ArtSet(
-        "@iconify-json/noto", "1.2.9", "Google", "Noto Emoji", *_APACHE, _NOTO,
+        "@iconify-json/noto",
+        "1.2.9",
+        "Google",
+        "Noto Emoji",
+        *_APACHE,
+        _NOTO,
         "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
     ),
     "noto-v1": ArtSet(
-        "@iconify-json/noto-v1", "1.2.5", "Google", "Noto Emoji (v1)", *_APACHE, _NOTO,
+        "@iconify-json/noto-v1",
+        "1.2.5",
+        "Google",
+        "Noto Emoji (v1)",
+        *_APACHE,
+        _NOTO,
         "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37",
     ),
     "fluent-emoji": ArtSet(
-        "@iconify-json/fluent-emoji", "1.2.7", "Microsoft", "Fluent Emoji", *_MIT, _FLUENT,
+        "@iconify-json/fluent-emoji",
+        "1.2.7",
+        "Microsoft",
+        "Fluent Emoji",
+        *_MIT,
+        _FLUENT,
         "8044210dbf11e016d4de85f15d01a243423bd832457e7e2491df1b751c0e272b",
     ),
     "fluent-emoji-flat": ArtSet(
-        "@iconify-json/fluent-emoji-flat", "1.2.6", "Microsoft", "Fluent Emoji Flat", *_MIT,
-        _FLUENT, "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175",
+        "@iconify-json/fluent-emoji-flat",
+        "1.2.6",
+        "Microsoft",
+        "Fluent Emoji Flat",
+        *_MIT,
+        _FLUENT,
+        "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175",
     ),
     "emojione": ArtSet(
-        "@iconify-json/emojione", "1.2.3", "Emoji One", "Emoji One (EmojiTwo)", *_CC_BY,
+        "@iconify-json/emojione",
+        "1.2.3",
+        "Emoji One",
+        "Emoji One (EmojiTwo)",
+        *_CC_BY,
         "https://github.com/EmojiTwo/emojitwo",
         "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e",
     ),
     "twemoji": ArtSet(
-        "@iconify-json/twemoji", "1.2.5", "Twitter", "Twemoji", *_CC_BY,
+        "@iconify-json/twemoji",
+        "1.2.5",
+        "Twitter",
+        "Twemoji",
+        *_CC_BY,
         "https://github.com/jdecked/twemoji",
         "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7",
     ),
     "fxemoji": ArtSet(
-        "@iconify-json/fxemoji", "1.2.2", "Mozilla", "FxEmojis", *_APACHE,
+        "@iconify-json/fxemoji",
+        "1.2.2",
+        "Mozilla",
+        "FxEmojis",
+        *_APACHE,
         "https://github.com/mozilla/fxemoji",
         "f3e72b3c59d05e1db03b7e308d55c0d05bd7ba3f625a90da1b79313c12858eef",
     ),
@@ -344,4 +376,3 @@ def render(set_name: str, name: str, size: int) -> np.ndarray:
     pixels = np.array(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
     pixels.setflags(write=False)
     return pixels
-

@@ -106,7 +106,9 @@ class Teacher:
         name = "embeddings.patch_embeddings.projection"
         x = F.conv2d(
             (small / 2 + 0.5 - mean) / std,
-            self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], stride=T_PATCH,
+            self.weights[f"{name}.weight"],
+            self.weights[f"{name}.bias"],
+            stride=T_PATCH,
         )
         return x.flatten(2).transpose(1, 2)
 

@@ -73,9 +73,7 @@ def sometimes(n: int, probability: float, rng: Generator) -> Tensor:
     return (torch.rand(n, generator=rng) < probability).float()
 
 
-def affine(
-    n: int, zoom: tuple[float, float], shift: float, turn: float, rng: Generator
-) -> Tensor:
+def affine(n: int, zoom: tuple[float, float], shift: float, turn: float, rng: Generator) -> Tensor:
     """Random maps from output to source coordinates, (n, 2, 3), for ``F.affine_grid``.
 
     Args:
@@ -135,7 +133,7 @@ def jitter_colours(
     turn[:, 1, 2] = -saturation * hue.sin()
     turn[:, 2, 1] = saturation * hue.sin()
     matrix = contrast[:, None, None] * (_FROM_YIQ @ turn @ _TO_YIQ)
-    offset = (0.3 * strength * torch.randn(n, generator=rng) + 0.5 * (1 - contrast))
+    offset = 0.3 * strength * torch.randn(n, generator=rng) + 0.5 * (1 - contrast)
     offset = offset[:, None, None, None]
     out = torch.bmm(matrix, x.flatten(2)).view_as(x)
     return out + (offset if alpha is None else offset * alpha)

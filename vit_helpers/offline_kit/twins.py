@@ -79,12 +79,26 @@ class Twin:
 
 TWINS: dict[str, Twin] = {
     "cifar10": Twin(
-        "img", CIFAR10_DESIGNS, {"train": 200, "test": 100},
-        side=32, oversample=4, size=(0.55, 0.95), turn=20, hue=0.08, format="PNG",
+        "img",
+        CIFAR10_DESIGNS,
+        {"train": 200, "test": 100},
+        side=32,
+        oversample=4,
+        size=(0.55, 0.95),
+        turn=20,
+        hue=0.08,
+        format="PNG",
     ),
     "flowers102": Twin(
-        "image", FLOWERS_DESIGNS, {"train": 10, "validation": 10, "test": 10},
-        side=160, oversample=2, size=(0.5, 0.92), turn=25, hue=0.015, format="WEBP",
+        "image",
+        FLOWERS_DESIGNS,
+        {"train": 10, "validation": 10, "test": 10},
+        side=160,
+        oversample=2,
+        size=(0.5, 0.92),
+        turn=25,
+        hue=0.015,
+        format="WEBP",
     ),
 }
 
