@@ -40,6 +40,34 @@ def parser() -> argparse.ArgumentParser:
     inference.add_argument("--pictures", type=int, help="200 in quick, 1,000 in full")
     inference.add_argument("--rounds", type=int, default=20, help="in how many turns to measure")
     inference.add_argument("--to", type=Path, default=runner.BUILD / "bench", help="for results")
+    loops = kinds.add_parser("train", help="fit against the loop of old tutorials and HF Trainer")
+    loops.add_argument("--widen", type=int, default=1, metavar="N", help="4: ViT-B/16's size")
+    loops.add_argument("--pictures", type=int, default=32, metavar="N", help="in an epoch")
+    loops.add_argument("--batch", type=int, default=8, metavar="N")
+    loops.add_argument("--rounds", type=int, default=3, help="in how many turns to measure")
+    loops.add_argument("--loops", nargs="+", default=[], metavar="NAME", help="all if none")
+    loops.add_argument("--to", type=Path, default=runner.BUILD / "bench", help="for results")
+    train = commands.add_parser("train", help="fine-tune and save; runs under accelerate launch")
+    train.add_argument("dataset", choices=resources.DATASETS)
+    train.add_argument("--data", dest="folder", type=Path, help="parquet files of your own")
+    train.add_argument("--model", help="an id of the Hub or a folder; the course's if none")
+    train.add_argument("--to", type=Path, default=runner.BUILD / "train", help="for results")
+    for name, text in (
+        ("epochs", "passes over the training set"),
+        ("batch", "pictures in a batch of each process"),
+        ("freeze", "how many of the first blocks do not learn"),
+        ("pictures", "at most so many training pictures"),
+        ("test-pictures", "the same for validation and for test"),
+        ("patience", "stop after so many epochs that were no better"),
+    ):
+        train.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    train.add_argument("--lr", type=float, help="highest learning rate")
+    train.add_argument("--head-lr", type=float, help="the same for the new head")
+    train.add_argument("--layer-decay", type=float, default=1.0, help="of the rate, per block")
+    train.add_argument("--label-smoothing", type=float, default=0.0)
+    train.add_argument("--keep-patches", type=float, default=1.0, help="share of the patches")
+    train.add_argument("--no-augment", dest="augment", action="store_false")
+    train.add_argument("--compile", dest="compiled", action="store_true")
     stamp = commands.add_parser("stamp", help="write the repository's address where it is needed")
     stamp.add_argument("repository", metavar="OWNER/REPO")
     return top
@@ -98,6 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _site(options.to)
         if options.command == "bench":
             return _bench(options)
+        if options.command == "train":
+            return _train(options)
         if options.command == "stamp":
             return stamp(options.repository)
         return runner.test(options.only)
@@ -112,7 +142,19 @@ def _site(to: Path) -> int:
     return book.build(to)
 
 
+def _train(options: argparse.Namespace) -> int:
+    from . import train
+
+    values = {name: value for name, value in vars(options).items() if name != "command"}
+    return train.run(train.Request(**values))
+
+
 def _bench(options: argparse.Namespace) -> int:
+    if options.kind == "train":
+        from . import bench_training
+
+        values = {k: v for k, v in vars(options).items() if k not in ("command", "kind", "to")}
+        return bench_training.run(bench_training.Request(**values, folder=options.to))
     from . import bench  # needs torch, which the other commands do without
 
     request = bench.Request(

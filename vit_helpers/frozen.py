@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from transformers.modeling_outputs import ImageClassifierOutput
 
 from . import data, models, runtime, training
 from .errors import CourseError
@@ -46,11 +45,13 @@ class Tail(nn.Module):
         """Where its weights are."""
         return self.classifier.weight.device
 
-    def forward(self, pixel_values: torch.Tensor) -> ImageClassifierOutput:
+    def forward(self, pixel_values: torch.Tensor):
         """From the tokens of `remember` (B, tokens, width) to logits (B, classes).
 
         The argument has the name that every ViT gives its input, so that one loop trains both.
         """
+        from transformers.modeling_outputs import ImageClassifierOutput
+
         tokens = pixel_values
         for block in self.blocks:
             tokens = _only_tokens(block(tokens))

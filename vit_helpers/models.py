@@ -87,12 +87,17 @@ def load_with_new_head(
         place: A folder of `save_pretrained` or an id of the Hub; `None` for the course's own.
 
     Returns:
-        A `ViTForImageClassification` with `len(class_names)` outputs.
-    """
-    from transformers import ViTForImageClassification
+        A `ViTForImageClassification` with `len(class_names)` outputs; with `place`, whatever
+        ViT of transformers is there.
 
+    Raises:
+        CourseError: If there is no such model.
+    """
+    from transformers import AutoModelForImageClassification, ViTForImageClassification
+
+    kind = ViTForImageClassification if place is None else AutoModelForImageClassification
     place, kwargs = _place("classifier") if place is None else (str(place), {})
-    model = ViTForImageClassification.from_pretrained(
+    model = kind.from_pretrained(
         place,
         attn_implementation=attn_implementation,
         dtype=torch.float32,

@@ -677,6 +677,39 @@ def accuracy_by_count(counts: list[int], means, lows, highs, chance: float) -> P
     return finish(plot, f"Accuracy against pictures per class: {words}.")
 
 
+def strategies(trials: dict) -> Plot:
+    """What each strategy of training costs and brings: minutes against accuracy.
+
+    Args:
+        trials: Name -> `strategies.Trial`.
+    """
+    plot, ax = new_plot(size=(7, 3.8))
+    for (name, trial), marker in zip(trials.items(), "osD^vPX*", strict=False):
+        value, (low, high) = 100 * trial.accuracy, (100 * edge for edge in trial.interval)
+        minutes = trial.seconds / 60
+        ax.errorbar(
+            minutes, value, [[value - low], [high - value]], fmt=marker, color=BLUE, ecolor=BLACK
+        )
+        ax.annotate(
+            f"{name} ({trial.trainable:,})",
+            (minutes, value),
+            xytext=(7, 5),
+            textcoords="offset points",
+            fontsize=9,
+        )
+    longest = max(trial.seconds for trial in trials.values()) / 60
+    ax.set_xlim(0, 1.45 * longest)  # room for the words of the last point
+    ax.set_ylim(0, 103)
+    ax.set_xlabel("minutes of training (in brackets: parameters that learn)")
+    ax.set_ylabel("validation accuracy in %")
+    ax.spines[["top", "right"]].set_visible(False)
+    words = ", ".join(
+        f"{name} ≈ {100 * t.accuracy:.1f} % in ≈ {t.seconds / 60:.2f} min"
+        for name, t in trials.items()
+    )
+    return finish(plot, f"Accuracy against minutes of training: {words}.")
+
+
 # --- 05 efficiency -----------------------------------------------------------------------------
 
 FAMILY_STYLES = {

@@ -196,6 +196,9 @@ RESOURCES = {
 }
 
 
+DATASETS = tuple(name for name, row in RESOURCES.items() if row.kind == "dataset")
+
+
 def get(name: str) -> Resource:
     """Return one row of the table; raises `CourseError` for a name that is not there."""
     return RESOURCES[one_of("The resource", name, tuple(RESOURCES))]

@@ -150,8 +150,10 @@ def fit(
                 models.patch_dropout(model, keep_patches),
             ):
                 loss, accuracy = train_epoch(run, my_train_loader, f"epoch {epoch} of {epochs}")
-            seconds = time.perf_counter() - began
-            val = evaluate(model, my_val_loader, gather=accelerator.gather_for_metrics)
+                seconds = time.perf_counter() - began
+                val = evaluate(
+                    model, my_val_loader, learning=True, gather=accelerator.gather_for_metrics
+                )
             row = {
                 "epoch": epoch,
                 "train loss": loss,
@@ -202,7 +204,11 @@ def seconds_an_epoch(model: nn.Module, train_loader, val_loader, keep_patches: f
     model.zero_grad(set_to_none=True)
     model.eval()
     began = time.perf_counter()
-    with torch.inference_mode(), autocast(learning=False):
+    with (
+        models.attention(model, fastest_attention(model)),
+        torch.inference_mode(),
+        autocast(learning=True),
+    ):
         model(pixel_values=pixels)
         runtime.synchronise(model.device)
     looked = (time.perf_counter() - began) / len(pixels)
@@ -283,8 +289,7 @@ def gradients(run: "Run", pixels, labels) -> tuple[torch.Tensor, torch.Tensor]:
 def autocast(*, learning: bool):
     """The context for a forward pass in the fast number format of this device.
 
-    On a CPU only learning gains from it (measured: one and a half times), so answers there are
-    in fp32.
+    On a CPU a model that has learnt answers in fp32, as the saved one will.
     """
     rt = runtime.current()
     fast = rt.precision != torch.float32 and (learning or rt.device.type != "cpu")
@@ -508,13 +513,17 @@ class Evaluation:
         return float((best == self.labels[:, None]).any(1).float().mean())
 
 
-def evaluate(model: nn.Module, loader, desc: str = "evaluate", gather=None) -> Evaluation:
+def evaluate(
+    model: nn.Module, loader, desc: str = "evaluate", *, learning: bool = False, gather=None
+) -> Evaluation:
     """Let a model answer on every picture of a loader, without learning.
 
     Args:
         model: A ViT classifier.
         loader: Yields `(pixel_values (B, 3, H, W), labels (B,))`.
         desc: Title of the bar.
+        learning: Whether to compute in the number format of a training, which is faster on a
+            CPU and rounds more: enough to choose an epoch.
         gather: Where several processes share the work, what brings their answers together.
 
     Raises:
@@ -527,7 +536,7 @@ def evaluate(model: nn.Module, loader, desc: str = "evaluate", gather=None) -> E
     with torch.inference_mode():
         for pixels, batch_labels in runtime.bar(loader, desc):
             check_labels(batch_labels, model)
-            with autocast(learning=False):
+            with autocast(learning=learning):
                 answer = model(pixel_values=pixels.to(model.device)).logits
             if gather:
                 answer, batch_labels = gather((answer, batch_labels.to(model.device)))

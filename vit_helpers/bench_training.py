@@ -1,0 +1,322 @@
+"""`python -m vit_helpers bench train`: what `training.fit` saves, against two other loops.
+
+All loops train the same network on the same pictures, in one process and in turns, so that a slow
+minute of the machine hits them all. What is timed is the whole loop, with its pictures.
+"""
+
+import contextlib
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from . import data, efficiency, frozen, models, runtime, training
+from .errors import one_of
+
+OLD = "old tutorial"
+CACHED_EPOCHS = 5  # cached output is computed once and serves so many epochs
+FROZEN_SHARE = 2 / 3  # of the blocks: 8 of 12
+PASSES = 3  # a step costs about three forward passes: one forward, two for the gradients
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure.
+
+    Attributes:
+        widen: How many times as wide the course's model is made; 4 gives ViT-B/16's shape.
+        pictures: Training pictures in an epoch; a quarter as many validate.
+        batch: Pictures in a batch.
+        rounds: In how many turns.
+        loops: Names of `LOOPS`; all if empty.
+        folder: Where `train.csv` and `train.json` go.
+    """
+
+    widen: int = 1
+    pictures: int = 32
+    batch: int = 8
+    rounds: int = 3
+    loops: Sequence[str] = ()
+    folder: Path = Path("build/bench")
+
+
+@dataclass(frozen=True)
+class Lap:
+    """One turn of a loop.
+
+    Attributes:
+        pictures: How many it learned from, each epoch counted.
+        epochs: How many epochs that were.
+        learning: Seconds without validation, but with everything that had to be computed first.
+        whole: Seconds with validation and whatever else the loop does in an epoch.
+    """
+
+    pictures: int
+    epochs: int
+    learning: float
+    whole: float
+
+
+class Track:
+    """What all loops share: the network and the pictures, as files and as decoded sets."""
+
+    def __init__(self, request: Request):
+        self.rt = runtime.setup("classifier", "cifar10")
+        self.request = request
+        self.processor = models.load_processor()
+        cifar = data.load_dataset("cifar10")
+        self.names = data.class_names(cifar["train"])
+        self.train = data.take(cifar["train"], request.pictures, seed=self.rt.seed)
+        self.val = data.take(cifar["test"], max(10, request.pictures // 4), seed=self.rt.seed)
+        self.model = models.load_with_new_head(self.names)
+        if request.widen != 1:
+            self.model = efficiency.widen(self.model, request.widen)
+        moving, still = data.train_transform(self.processor), data.eval_transform(self.processor)
+        self.train_set = data.PictureSet(self.train, moving)
+        self.still_set = self.train_set.with_transform(still)
+        self.val_set = data.PictureSet(self.val, still)
+
+    def network(self, first_blocks: int = 0):
+        """A fresh copy of the network, its first blocks frozen."""
+        network = copy.deepcopy(self.model).to(self.rt.device)
+        models.freeze(network, first_blocks)
+        return network
+
+    @property
+    def frozen_blocks(self) -> int:
+        """How many blocks the frozen rows freeze."""
+        return round(FROZEN_SHARE * len(models.blocks(self.model)))
+
+
+def old_tutorial(track: Track) -> Lap:
+    """The loop of old tutorials: PIL pictures one by one, fp32, the training set judged again."""
+    from torchvision import transforms
+
+    size = data.model_size(track.processor)
+    normalise = [
+        transforms.ToTensor(),
+        transforms.Normalize(track.processor.image_mean, track.processor.image_std),
+    ]
+    moving = transforms.Compose(
+        [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip(), *normalise]
+    )
+    still = transforms.Compose([transforms.Resize(size), *normalise])
+    train, val = (
+        torch.utils.data.DataLoader(
+            part.with_transform(lambda rows, t=transform: _opened(rows, t)),
+            batch_size=track.request.batch,
+            shuffle=part is track.train,
+        )
+        for part, transform in ((track.train, moving), (track.val, still))
+    )
+    model, device = track.network(), track.rt.device
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-5)
+    model.train()
+    began = time.perf_counter()
+    for rows in train:
+        logits = model(pixel_values=rows["pixels"].to(device)).logits
+        loss = cross_entropy(logits, rows["label"].to(device))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    runtime.synchronise(device)
+    learning = time.perf_counter() - began
+    model.eval()
+    correct = 0
+    with torch.no_grad():
+        for loader in (train, val):
+            for rows in loader:
+                answers = model(pixel_values=rows["pixels"].to(device)).logits.argmax(1).cpu()
+                correct += int((answers == rows["label"]).sum())
+    return Lap(len(track.train), 1, learning, time.perf_counter() - began)
+
+
+def _opened(rows: dict, transform) -> dict:
+    pictures = next(value for name, value in rows.items() if name != "label")
+    return {"pixels": [transform(p.convert("RGB")) for p in pictures], "label": rows["label"]}
+
+
+def hf_trainer(track: Track) -> Lap:
+    """`transformers.Trainer` with its defaults, on the same PIL pictures, without validation."""
+    from torchvision import transforms
+    from transformers import Trainer, TrainingArguments
+
+    moving = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(data.model_size(track.processor)),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(track.processor.image_mean, track.processor.image_std),
+        ]
+    )
+
+    def prepared(rows):
+        opened = _opened(rows, moving)
+        return {"pixel_values": opened["pixels"], "labels": opened["label"]}
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder,
+            num_train_epochs=1,
+            per_device_train_batch_size=track.request.batch,
+            remove_unused_columns=False,  # else the pictures are dropped before the transform
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=track.rt.device.type == "cpu",
+        )
+        trainer = Trainer(
+            track.network(), arguments, train_dataset=track.train.with_transform(prepared)
+        )
+        began = time.perf_counter()
+        with contextlib.redirect_stdout(None):  # it prints its own figures
+            trainer.train()
+        runtime.synchronise(track.rt.device)
+        seconds = time.perf_counter() - began
+    return Lap(len(track.train), 1, seconds, seconds)
+
+
+def _fit(track: Track, model, train_set, val_set, epochs: int = 1, **more) -> Lap:
+    train = data.loader(train_set, track.request.batch, shuffle=True)
+    val = data.loader(val_set, track.request.batch)
+    with contextlib.redirect_stdout(None):
+        history = training.fit(model, train, val, epochs=epochs, lr=5e-5, **more)
+    learning = sum(len(train_set) / row["images/s"] for row in history.rows)
+    return Lap(epochs * len(train_set), epochs, learning, sum(r["seconds"] for r in history.rows))
+
+
+def fit(track: Track) -> Lap:
+    """`training.fit`: every weight learns."""
+    return _fit(track, track.network(), track.train_set, track.val_set)
+
+
+def fit_compiled(track: Track) -> Lap:
+    """The same, compiled beforehand; the minute of compiling is not counted."""
+    epochs = 2  # the first one compiles
+    train = data.loader(track.train_set, track.request.batch, shuffle=True)
+    val = data.loader(track.val_set, track.request.batch)
+    with contextlib.redirect_stdout(None):
+        history = training.fit(track.network(), train, val, epochs=epochs, lr=5e-5, compiled=True)
+    last = history.rows[-1]
+    return Lap(len(track.train), 1, len(track.train) / last["images/s"], last["seconds"])
+
+
+def fit_frozen(track: Track) -> Lap:
+    """`training.fit` with the first two thirds of the blocks frozen."""
+    return _fit(track, track.network(track.frozen_blocks), track.train_set, track.val_set)
+
+
+def fit_cached(track: Track) -> Lap:
+    """The same, their output computed once, then five epochs of the rest without augmentation."""
+    model = track.network(track.frozen_blocks)
+    began = time.perf_counter()
+    batch = track.request.batch
+    train, val = (frozen.remember(model, s, batch) for s in (track.still_set, track.val_set))
+    once = time.perf_counter() - began
+    lap = _fit(track, frozen.Tail(model), train, val, CACHED_EPOCHS)
+    return Lap(lap.pictures, lap.epochs, once + lap.learning, once + lap.whole)
+
+
+def probe(track: Track) -> Lap:
+    """A linear probe: one forward pass, then a logistic regression. Counts as five epochs."""
+    model = track.network(len(models.blocks(track.model)))
+    batch = track.request.batch
+    began = time.perf_counter()
+    train = frozen.remember(model, track.still_set, batch)
+    classifier = training.linear_probe(train.tokens[:, 0], train.labels.numpy())
+    learning = time.perf_counter() - began
+    val = frozen.remember(model, track.val_set, batch)
+    classifier.score(val.tokens[:, 0], val.labels.numpy())
+    pictures = CACHED_EPOCHS * len(track.train)
+    return Lap(pictures, CACHED_EPOCHS, learning, time.perf_counter() - began)
+
+
+LOOPS: dict[str, Callable[[Track], Lap]] = {
+    OLD: old_tutorial,
+    "HF Trainer": hf_trainer,
+    "fit": fit,
+    "fit, compiled": fit_compiled,
+    "fit, 8 of 12 frozen": fit_frozen,
+    "fit, frozen cached": fit_cached,
+    "linear probe": probe,
+}
+
+
+def run(request: Request) -> int:
+    """Measure, print a table, and write it as CSV and JSON. Returns 0.
+
+    Raises:
+        CourseError: If there is no loop of that name.
+    """
+    names = [one_of("The loop", name, tuple(LOOPS)) for name in request.loops or LOOPS]
+    names = list(dict.fromkeys([OLD, *names]))
+    track = Track(request)
+    laps: dict[str, list[Lap]] = {name: [] for name in names}
+    order = list(names)
+    for turn in range(request.rounds + 1):
+        for name in order:
+            lap = LOOPS[name](track)
+            if turn:  # the first turn warms up
+                laps[name].append(lap)
+        order = order[1:] + order[:1]
+    table = summary(laps, track)
+    print(f"\n{efficiency.machine()['processor']}, {torch.get_num_threads()} threads")
+    print(f"{request.pictures} pictures in batches of {request.batch}, {request.rounds} rounds")
+    print(table.round(3).to_string())
+    request.folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(request.folder / "train.csv")
+    about = {"widen": request.widen, "pictures": request.pictures, "batch": request.batch}
+    about |= {"machine": efficiency.machine(), "rows": table.to_dict(orient="index")}
+    text = json.dumps(about, indent=1) + "\n"
+    (request.folder / "train.json").write_text(text, encoding="utf-8")
+    print(f"written to {request.folder}")
+    return 0
+
+
+def summary(laps: dict[str, list[Lap]], track: Track):
+    """Rates, ratios to the old loop turn by turn, and the share of the device's matrix rate.
+
+    Returns:
+        A `DataFrame` by loop: `images/s` (median), `times` (median ratio of images/s), `from` and
+        `to` (its smallest and largest value over the turns), `s/epoch`, `epoch times` (median
+        ratio of the time of a whole epoch), and `of possible`: the operations of full training
+        in the seconds of learning, as a share of the fastest matrix product measured here. A loop
+        that skips work can therefore pass 1.
+    """
+    import numpy as np
+    import pandas as pd
+
+    model = copy.deepcopy(track.model).eval().cpu()
+    pixels = track.val_set[0][0][None]
+    with models.attention(model, "eager"):
+        flops = PASSES * efficiency.count_flops(lambda x: model(pixel_values=x).logits, pixels)
+    fastest = max(efficiency.matrix_rates(track.rt.device)[f] for f in _formats(track.rt))
+    rate = {
+        name: np.array([lap.pictures / lap.learning for lap in ls]) for name, ls in laps.items()
+    }
+    epoch = {name: np.array([lap.whole / lap.epochs for lap in ls]) for name, ls in laps.items()}
+    rows = {}
+    for name in laps:
+        ratios = rate[name] / rate[OLD]
+        rows[name] = {
+            "images/s": np.median(rate[name]),
+            "times": np.median(ratios),
+            "from": ratios.min(),
+            "to": ratios.max(),
+            "s/epoch": np.median(epoch[name]),
+            "epoch times": np.median(epoch[OLD] / epoch[name]),
+            "of possible": np.median(rate[name]) * flops / fastest,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("loop")
+
+
+def _formats(rt) -> tuple[str, ...]:
+    """The number formats in which a network can be trained here."""
+    named = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+    return ("fp32", *([named[rt.precision]] if rt.precision in named else []))
