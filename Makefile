@@ -2,19 +2,25 @@
 # make test   unit tests, notebooks against their stored outputs, ruff
 # make test-solved  the notebooks with every task solved: every check must pass
 # make test-browser  the explorer in Chromium; insists on one
+# make site     the course as static pages, in build/site
+# make test-site  builds them and opens them in Chromium
 # make lab    open JupyterLab
 # make refresh  execute the notebooks and store their outputs (look at them before a commit)
 # make kit    build the data twins of the offline kit again
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: run test test-solved test-browser lab refresh kit clean
+.PHONY: run test test-solved test-browser site test-site lab refresh kit clean
 .DELETE_ON_ERROR:
 
 # The stamp is newer than what it was installed from: then there is nothing to install.
 .venv/installed: requirements.txt pyproject.toml
 	test -x $(VENV)/python || $(PYTHON) -m venv .venv
 	$(VENV)/python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-site: requirements-site.txt .venv/installed
+	$(VENV)/python -m pip install --disable-pip-version-check -r requirements-site.txt
 	touch $@
 
 run: .venv/installed
@@ -28,6 +34,12 @@ test-solved: .venv/installed
 
 test-browser: .venv/installed
 	$(VENV)/python -m vit_helpers test browser
+
+site: .venv/installed-site
+	$(VENV)/python -m vit_helpers site
+
+test-site: .venv/installed-site
+	$(VENV)/python -m vit_helpers test site
 
 lab: .venv/installed
 	$(VENV)/python -m jupyterlab notebooks

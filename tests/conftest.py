@@ -17,10 +17,27 @@ def rt():
     return runtime.setup("classifier", "cifar10", "flowers102", "photo")
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless browser for a whole file of tests."""
+    from playwright.sync_api import sync_playwright
+
+    from vit_helpers import runner
+
+    with sync_playwright() as playwright:
+        # Without the limit a frame is painted as soon as it is ready, so what is measured is the
+        # page, and not the wait for the screen's clock.
+        options = ["--no-sandbox", "--disable-frame-rate-limit", "--disable-gpu-vsync"]
+        browser = playwright.chromium.launch(executable_path=runner.find_browser(), args=options)
+        yield browser
+        browser.close()
+
+
 # Tests that run only where a variable says so: marker, variable, reason.
 ONLY_WHERE = (
     ("network", "VIT_NETWORK", "asks the real Hub"),
     ("slow", "VIT_SLOW", "takes minutes and installs packages"),
+    ("site", "VIT_SITE", "builds the site, which needs requirements-site.txt and Chromium"),
 )
 
 

@@ -76,19 +76,6 @@ def attn(folder):
     return np.load(folder / "attn.npy")
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # Without the limit a frame is painted as soon as it is ready, so what is measured is the
-        # page, and not the wait for the screen's clock.
-        options = ["--no-sandbox", "--disable-frame-rate-limit", "--disable-gpu-vsync"]
-        browser = playwright.chromium.launch(executable_path=runner.find_browser(), args=options)
-        yield browser
-        browser.close()
-
-
 @contextlib.contextmanager
 def opened(chromium, url, allowed=("file:",), **kwargs):
     """A page that may load from `allowed` only. No error may be on its console at the end."""

@@ -58,7 +58,7 @@ def test_stamp_changes_the_address_everywhere_and_nothing_else(clone, monkeypatc
     assert "01_classify.ipynb" in capsys.readouterr().out
     after = contents(clone)
     old, new = address.REPOSITORY.encode(), b"ada/vit-course.x"
-    carried = rb"(github\.com/|google\.com/github/)" + re.escape(old)
+    carried = rb"(github\.com/|google\.com/github/|mybinder\.org/v2/gh/)" + re.escape(old)
     assert any(re.search(carried, content) for content in before.values())
     assert not any(re.search(carried, content) for content in after.values())
     module = after[clone / "vit_helpers" / "address.py"].decode()

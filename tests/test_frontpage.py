@@ -1,12 +1,13 @@
 """The README shows what the notebooks hold."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from vit_helpers import frontpage
+from vit_helpers import __main__, address, frontpage, tasks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,6 +24,26 @@ def test_the_picture_is_the_one_in_the_saved_output(stem):
     assert f"![{words}](docs/pictures/{stem}.png)" in README
 
 
-def test_the_table_is_the_one_that_refresh_writes():
-    rows = [frontpage.row(ROOT, s, frontpage.picture(ROOT, s)[1]) for s in frontpage.PICTURES]
-    assert frontpage.with_table(README, rows) == README
+def test_the_tables_are_those_that_refresh_writes():
+    assert frontpage.with_tables(README, ROOT) == README
+
+
+def test_the_course_map_counts_the_tasks():
+    rows = re.findall(r"^\| (\d) [A-Z].*\| (\d+) \|$", README, flags=re.M)
+    assert [(int(n), int(c)) for n, c in rows] == [
+        (int(stem[:2]), len(tasks.of_notebook(stem))) for stem in frontpage.PICTURES
+    ]
+    assert f"tasks, {len(tasks.ALL)} in all" in README
+
+
+def test_the_commands_of_the_readme_exist():
+    known = __main__.parser()._subparsers._group_actions[0].choices
+    assert set(re.findall(r"python -m vit_helpers (\w+)", README)) <= set(known)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
+    assert set(re.findall(r"\bmake ([\w-]+)(?=`|  )", README)) <= set(targets)
+
+
+def test_the_badges_open_this_repository():
+    assert address.binder_badge() in README
+    for stem in frontpage.PICTURES:
+        assert address.badge(stem) in README

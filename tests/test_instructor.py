@@ -61,7 +61,10 @@ def test_the_commands_of_the_guide_exist():
 
 def test_refresh_writes_the_timings(monkeypatch, tmp_path):
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
-    runner.record_timings([runner.Run("02_b", minutes=2.04)])
+    runner.record_timings([runner.Run("02_b", minutes=2.04, peak_gib=1.26, figures={"gain": 0.5})])
     runner.record_timings([runner.Run("01_a", minutes=0.51), runner.Run("03_c", error="no")])
     written = json.loads((tmp_path / "docs" / "timings.json").read_text(encoding="utf-8"))
     assert list(written.items()) == [("01_a", 0.5), ("02_b", 2.0)]
+    written = json.loads((tmp_path / "docs" / "reached.json").read_text(encoding="utf-8"))
+    assert list(written) == ["01_a", "02_b"]
+    assert written["02_b"] == {"peak_gib": 1.3, "figures": {"gain": 0.5}}

@@ -20,13 +20,16 @@ NAMES = [
 
 
 def pins() -> dict[str, str]:
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==") for line in lines if "==" in line)
+    files = [ROOT / "requirements.txt", ROOT / "requirements-site.txt"]
+    lines = [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    found = [line.split("==") for line in lines if "==" in line]
+    assert len(dict(found)) == len(found)  # none stands in both
+    return dict(found)
 
 
 def ranges() -> dict[str, str]:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    return dict(re.findall(r'"([a-z][\w-]*)>=([\d.]+)"', text))
+    return dict(re.findall(r'"([a-z][\w-]*)>=([\d.]+)[";]', text))
 
 
 def test_environment_yml_uses_the_pins_of_requirements_txt():

@@ -27,6 +27,8 @@ def parser() -> argparse.ArgumentParser:
     solve.add_argument("--run", action="store_true", help="execute them; every check must pass")
     progress = commands.add_parser("progress", help="table over submitted notebooks, as CSV")
     progress.add_argument("folder", type=Path, help="where they are; none is executed")
+    site = commands.add_parser("site", help="write the course as static pages")
+    site.add_argument("--to", type=Path, default=runner.BUILD / "site", help="folder for the pages")
     commands.add_parser("doctor", help="say what will and will not work on this machine")
     bench = commands.add_parser("bench", help="measure what this machine can do")
     kinds = bench.add_subparsers(dest="kind", required=True)
@@ -120,6 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
             return progress(options.folder)
         if options.command == "doctor":
             return doctor.run()
+        if options.command == "site":
+            return _site(options.to)
         if options.command == "bench":
             return _bench(options)
         if options.command == "train":
@@ -130,6 +134,12 @@ def main(arguments: list[str] | None = None) -> int:
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _site(to: Path) -> int:
+    from . import book  # needs Sphinx, which no learner has
+
+    return book.build(to)
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -50,6 +50,15 @@ def badge(notebook: str, repository: str = REPOSITORY) -> str:
     )
 
 
+def binder_badge(repository: str = REPOSITORY) -> str:
+    """The Markdown of the README's Binder badge. Binder reads `environment.yml`."""
+    binder = "https://mybinder.org"
+    return (
+        f"[![Open in Binder]({binder}/badge_logo.svg)]"
+        f"({binder}/v2/gh/{repository}/{BRANCH}?urlpath=lab/tree/notebooks)"
+    )
+
+
 def stamp(repository: str, root: Path) -> list[Path]:
     """Write another address into every file that carries the present one.
 
@@ -72,7 +81,8 @@ def stamp(repository: str, root: Path) -> list[Path]:
     line = re.compile(r'^REPOSITORY = "(.+)"$', re.MULTILINE)
     old = line.search(here.read_text(encoding="utf-8"))[1]
     # As text, so that nothing else in a notebook changes. `old` ends where the name does.
-    carried = re.compile(rf"(github\.com/|google\.com/github/){re.escape(old)}(?![\w.-])")
+    sites = r"github\.com/|google\.com/github/|mybinder\.org/v2/gh/"
+    carried = re.compile(rf"({sites}){re.escape(old)}(?![\w.-])")
     changed = []
     for path in (here, root / "README.md", *notebooks):
         before = path.read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
-"""What the README shows of each notebook: a picture from its saved output, and its minutes.
+"""What the README shows of each notebook: a picture from its saved output, minutes, key figures.
 
-`make refresh` writes both, so the front page cannot show what the notebooks no longer do.
+`make refresh` writes them, so the front page cannot show what the notebooks no longer do.
 """
 
 import base64
@@ -8,6 +8,8 @@ import io
 import json
 import re
 from pathlib import Path
+
+from . import address
 
 # The id of the cell whose figure stands for a notebook.
 PICTURES = {
@@ -19,18 +21,31 @@ PICTURES = {
 }
 WIDTH, COLOURS, AIMS = 500, 64, 3
 MARKS = "<!-- notebooks -->\n", "<!-- /notebooks -->"
+MEASURED_MARKS = "<!-- measured -->\n", "<!-- /measured -->"
+NOT_YET = "not measured yet"
 
 
 def update(root: Path) -> None:
-    """Write `docs/pictures/*.png` and the table of notebooks in `README.md`."""
-    folder, rows = root / "docs" / "pictures", []
+    """Write `docs/pictures/*.png` and the tables of notebooks in `README.md`."""
+    folder = root / "docs" / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     for stem in PICTURES:
-        content, words = picture(root, stem)
-        (folder / f"{stem}.png").write_bytes(content)
-        rows.append(row(root, stem, words))
+        (folder / f"{stem}.png").write_bytes(picture(root, stem)[0])
     path = root / "README.md"
-    path.write_text(with_table(path.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    path.write_text(with_tables(path.read_text(encoding="utf-8"), root), encoding="utf-8")
+
+
+def with_tables(readme: str, root: Path) -> str:
+    """The text of the README with its two tables written anew."""
+    readme = between(readme, MARKS, notebooks_table(root))
+    return between(readme, MEASURED_MARKS, measured_table(root))
+
+
+def between(text: str, marks: tuple[str, str], new: str) -> str:
+    """The text with what stands between two marks replaced."""
+    before, rest = text.split(marks[0])
+    _, after = rest.split(marks[1])
+    return before + marks[0] + "\n" + new + "\n" + marks[1] + after
 
 
 def picture(root: Path, stem: str) -> tuple[bytes, str]:
@@ -40,7 +55,8 @@ def picture(root: Path, stem: str) -> tuple[bytes, str]:
     notebook = json.loads((root / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
     cell = next(c for c in notebook["cells"] if c.get("id") == PICTURES[stem])
     output = next(o for o in cell["outputs"] if "image/png" in o.get("data", {}))
-    words = re.match(r".{30,}?(?=[.;] |[.;]?$)", output["metadata"]["image/png"]["alt"])[0]
+    alt = output["metadata"]["image/png"]["alt"]
+    words = re.findall(r"^.{30,}?(?=[.;] |[.;]?$)", alt)[0]
     image = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB")
     image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
     palette, buffer = image.quantize(COLOURS), io.BytesIO()
@@ -48,23 +64,49 @@ def picture(root: Path, stem: str) -> tuple[bytes, str]:
     return buffer.getvalue(), words
 
 
-def row(root: Path, stem: str, words: str) -> str:
-    """A row of the table: name and minutes, the first things one will be able to do, picture."""
-    notebook = json.loads((root / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
-    title = "".join(notebook["cells"][0]["source"])
-    name = re.search(r"^# \d+ (.+)$", title, re.M)[1]
-    aims = re.findall(r"^- (.+)$", title, re.M)
-    minutes = json.loads((root / "docs" / "timings.json").read_text(encoding="utf-8"))[stem]
-    words = words.replace("|", "/")
-    return (
-        f"| **[{int(stem[:2])} {name}](notebooks/{stem}.ipynb)**<br>{minutes} minutes"
-        f" | {'; '.join(aims[:AIMS])} | ![{words}](docs/pictures/{stem}.png) |\n"
+def notebooks_table(root: Path) -> str:
+    """A row for each notebook: name and badge, what one will be able to do, picture."""
+    # The spaces keep the column as wide as its pictures need; Markdown knows no other way.
+    wide = "&nbsp;" * 3 + "from&nbsp;its&nbsp;saved&nbsp;output" + "&nbsp;" * 3
+    table = f"| notebook | what you will be able to do | {wide} |\n|---|---|---|\n"
+    for stem in PICTURES:
+        text = _first_cell(root, stem)
+        aims = "; ".join(re.findall(r"^- (.+)$", text, re.M)[:AIMS])
+        words = picture(root, stem)[1].replace("|", "/")
+        table += (
+            f"| **[{name(root, stem)}](notebooks/{stem}.ipynb)**<br>{address.badge(stem)}"
+            f" | {aims} | ![{words}](docs/pictures/{stem}.png) |\n"
+        )
+    return table
+
+
+def measured_table(root: Path) -> str:
+    """A row for each notebook: minutes on a CPU and on a GPU, memory, key figures."""
+    minutes, reached = (
+        json.loads((root / "docs" / file).read_text(encoding="utf-8"))
+        for file in ("timings.json", "reached.json")
     )
+    table = (
+        "| notebook | minutes on a CPU | minutes on a GPU | peak memory | reached |\n"
+        "|---|---|---|---|---|\n"
+    )
+    for stem in PICTURES:
+        figures = "; ".join(f"{what}: {value}" for what, value in reached[stem]["figures"].items())
+        table += (
+            f"| {name(root, stem).split(':')[0]} | {minutes[stem]} | {NOT_YET} "
+            f"| {reached[stem]['peak_gib']} GiB | {figures} |\n"
+        )
+    total = round(sum(minutes[stem] for stem in PICTURES), 1)
+    peak = max(reached[stem]["peak_gib"] for stem in PICTURES)
+    return table + f"| together | {total} | {NOT_YET} | {peak} GiB | |\n"
 
 
-def with_table(readme: str, rows: list[str]) -> str:
-    """The text of the README with its table of notebooks written anew."""
-    before, rest = readme.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    head = "| notebook | what you will be able to do | from its saved output |\n|---|---|---|\n"
-    return before + MARKS[0] + "\n" + head + "".join(rows) + "\n" + MARKS[1] + after
+def name(root: Path, stem: str) -> str:
+    """The number and the title of a notebook."""
+    (title,) = re.findall(r"^# \d+ (.+)$", _first_cell(root, stem), re.M)
+    return f"{int(stem[:2])} {title}"
+
+
+def _first_cell(root: Path, stem: str) -> str:
+    notebook = json.loads((root / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
+    return "".join(notebook["cells"][0]["source"])

@@ -90,7 +90,7 @@ def html_page(notebook, title: str) -> str:
             if state and "_esm" in state["state"]:
                 words = output.metadata.get("image/png", {}).get("alt", "")
                 place = f"widget-{cell.id}-{number}"
-                data["text/html"] = _alive(place, state, data.get("image/png", ""), words)
+                data["text/html"] = alive(place, state, data.get("image/png", ""), words)
     exporter = HTMLExporter(extra_loaders=[DictLoader({"page": TEMPLATE})], template_file="page")
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
     return page
@@ -123,7 +123,7 @@ def formulas_as_mathml(text: str) -> str:
     return FORMULA.sub(mathml, text)
 
 
-def _alive(place: str, state: dict, picture: str, words: str) -> str:
+def alive(place: str, state: dict, picture: str, words: str) -> str:
     """A widget of anywidget as HTML: its picture, until its script has drawn it."""
     values = {k: v for k, v in state["state"].items() if k not in ("_esm", "_css")}
     stored = json.dumps({"state": values, "buffers": state.get("buffers", [])})

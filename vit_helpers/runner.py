@@ -27,7 +27,7 @@ BUILD = ROOT / "build"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SOLVED = BUILD / "solved"
 CELL_TIMEOUT_SECONDS = 1200
-TEST_STEPS = ("unit", "notebooks", "lint", "solved", "browser")
+TEST_STEPS = ("unit", "notebooks", "lint", "solved", "browser", "site")
 
 
 @dataclass
@@ -259,12 +259,26 @@ def refresh(names: list[str] | None = None) -> int:
 
 
 def record_timings(runs: list[Run]) -> None:
-    """Write the minutes of notebooks to `docs/timings.json`; those of others stay."""
-    path = NOTEBOOKS.parent / "docs" / "timings.json"
+    """Write what notebooks took and reached to `docs`; the lines of others stay.
+
+    `timings.json` has the minutes, `reached.json` the peak memory and the key figures.
+    """
+    done = [run for run in runs if not run.error]
+    reached = {r.notebook: {"peak_gib": round(r.peak_gib, 1), "figures": r.figures} for r in done}
+    _add("timings.json", {r.notebook: round(r.minutes, 1) for r in done})
+    _add("reached.json", reached)
+
+
+def _add(name: str, lines: dict) -> None:
+    path = NOTEBOOKS.parent / "docs" / name
     path.parent.mkdir(exist_ok=True)
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known |= {run.notebook: round(run.minutes, 1) for run in runs if not run.error}
-    path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(dict(sorted((_recorded(name) | lines).items())), indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _recorded(name: str) -> dict:
+    path = NOTEBOOKS.parent / "docs" / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def solve(names: list[str] | None = None, to: Path = SOLVED, execute_them: bool = False) -> int:
@@ -315,14 +329,15 @@ def notebook_tests(folder: Path) -> list[str]:
 def test(only: str = "all") -> int:
     """Unit tests, every notebook against its stored outputs, then ruff.
 
-    The solved edition takes as long as the notebooks again, so `all` leaves it to `.ci/run`. The
-    browser tests are unit tests, too, but skipped where there is no browser; `browser` insists.
+    The solved edition takes as long as the notebooks again, so `all` leaves it to `.ci/run`, and
+    the site too. The browser tests are unit tests, but skipped where there is no browser;
+    `browser` insists.
     The notebooks run from the offline kit in the quick profile with seed 0, because that is how
     the stored outputs were made.
 
     Args:
-        only: `unit`, `notebooks`, `lint`, `solved` (run it, every check must pass), `browser`, or
-            `all` of them but the last two.
+        only: `unit`, `notebooks`, `lint`, `solved` (run it, every check must pass), `browser`,
+            `site` (build it and open it in a browser), or `all` of them but the last three.
 
     Returns:
         0, or the exit status of the first step that failed.
@@ -335,14 +350,17 @@ def test(only: str = "all") -> int:
         "lint": [*python, "ruff", "check", "."],
         "solved": [*python, "vit_helpers", "solve", "--run"],
         "browser": [*python, "pytest", "-q", "-s", "-m", "browser", "tests"],
+        "site": [*python, "pytest", "-q", "tests/test_site.py"],
     }
-    if only == "browser" and not find_browser():
+    if only == "site":
+        env["VIT_SITE"] = "1"
+    if only in ("browser", "site") and not find_browser():
         raise CourseError(
             "The browser tests need a Chromium: install Debian's (apt-get install chromium), or "
             "name another in VIT_BROWSER."
         )
     for name, command in steps.items():
-        if only == name or (only == "all" and name not in ("solved", "browser")):
+        if only == name or (only == "all" and name not in ("solved", "browser", "site")):
             print(f"== {name}", flush=True)
             status = subprocess.run(command, cwd=ROOT, env=env).returncode
             if status:

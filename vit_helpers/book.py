@@ -1,0 +1,243 @@
+"""The course as a site of static pages: `python -m vit_helpers site` writes `build/site`.
+
+The five notebooks with their saved outputs, the front page, the guide, the glossary, the cards and
+the reference from docstrings, with search. No notebook is executed. The pages ask no other host,
+so they can be read from a stick in a room without a network.
+
+Sphinx makes the pages, with the settings in `docs/conf.py`. Here its source is written: what lies
+in the repository under the same names, changed where the web needs something else than Jupyter.
+"""
+
+import contextlib
+import os
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from . import page, runner
+from .errors import CourseError
+
+SITE = runner.BUILD / "site"
+SOURCE = runner.BUILD / "site-source"
+# What a page is made of, or a link of a page goes to.
+FILES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "NOTICE",
+    "docs/*.md",
+    "docs/*.json",
+    "docs/pictures/*.png",
+    "vit_helpers/offline_kit/cards/*.md",
+)
+# The modules that a notebook calls, in the order of the course. The reference has all others too.
+CALLED = (
+    "runtime",
+    "data",
+    "models",
+    "training",
+    "attention",
+    "faithfulness",
+    "explorer",
+    "efficiency",
+    "plots",
+    "widgets",
+    "tasks",
+)
+EXPLORER = "03_attention", "explorer-code"  # the notebook and the cell that show it
+HOME_LINK = re.compile(r"\]\((?:\.\./)*README\.md(#[^)]*)?\)")
+CONTENTS = """
+```{{toctree}}
+:hidden:
+:caption: {caption}
+
+{entries}
+```
+"""
+
+
+def build(to: Path = SITE) -> int:
+    """Write the site anew.
+
+    Args:
+        to: Its folder; what was in it is removed.
+
+    Returns:
+        0, or the exit status of Sphinx, for which every warning is an error.
+
+    Raises:
+        CourseError: If Sphinx is not installed, or the notebook with the explorer shows other
+            maps than the course computes now.
+    """
+    if not find_spec("sphinx"):
+        raise CourseError(
+            "The site needs Sphinx: python -m pip install -r requirements-site.txt, or make site."
+        )
+    # As the saved outputs were made.
+    os.environ |= {"VIT_SOURCE": "offline", "VIT_PROFILE": "quick", "VIT_SEED": "0"}
+    write_source(SOURCE)
+    shutil.rmtree(to, ignore_errors=True)
+    command = [sys.executable, "-m", "sphinx", "--builder", "html", "--quiet", "--fresh-env"]
+    command += ["--fail-on-warning", "--conf-dir", str(runner.ROOT / "docs")]
+    command += ["--doctree-dir", str(SOURCE.parent / "site-doctrees"), str(SOURCE), str(to)]
+    status = subprocess.run(command, cwd=runner.ROOT, env=os.environ).returncode
+    if not status:
+        print(f"{to / 'index.html'}: {len(list(to.rglob('*.html')))} pages")
+    return status
+
+
+def write_source(to: Path) -> None:
+    """Write what Sphinx reads into an empty folder."""
+    shutil.rmtree(to, ignore_errors=True)
+    for path in (path for pattern in FILES for path in sorted(runner.ROOT.glob(pattern))):
+        copy = to / path.relative_to(runner.ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".md":
+            copy.write_text(for_the_web(path.read_text(encoding="utf-8")), encoding="utf-8")
+        else:
+            shutil.copyfile(path, copy)
+    (to / "README.md").rename(to / "index.md")
+    write_notebooks(to / "notebooks")
+    write_reference(to / "reference")
+    with (to / "index.md").open("a", encoding="utf-8") as index:
+        for caption, entries in contents(to).items():
+            index.write(CONTENTS.format(caption=caption, entries="\n".join(entries)))
+
+
+def for_the_web(markdown: str) -> str:
+    """Markdown that asks no other host: formulas as MathML, a badge as its words."""
+    markdown = page.REMOTE_PICTURE.sub(r"\1", page.formulas_as_mathml(markdown))
+    return HOME_LINK.sub(r"](/index.md\1)", markdown)
+
+
+def contents(source: Path) -> dict[str, list[str]]:
+    """The pages in the order of the side bar, by the heading above them."""
+
+    def named(pattern: str) -> list[str]:
+        return [str(p.relative_to(source).with_suffix("").as_posix()) for p in source.glob(pattern)]
+
+    return {
+        "Notebooks": sorted(named("notebooks/*.ipynb")),
+        "Around them": sorted(named("docs/*.md")),
+        "Reference": ["reference/index"],
+        "The offline kit": sorted(named("vit_helpers/offline_kit/cards/*.md")),
+        "For maintainers": ["CONTRIBUTING"],
+    }
+
+
+# --- notebooks ---------------------------------------------------------------------------------
+
+
+def write_notebooks(to: Path) -> None:
+    """Write the notebooks for Sphinx: words on figures, the first cell folded, the explorer."""
+    import nbformat
+
+    to.mkdir()
+    for path in runner.find():
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = for_the_web(cell.source)
+            for output in cell.get("outputs", []):
+                _prepare(cell, output)
+        fetch = next(cell for cell in notebook.cells if cell.cell_type == "code")
+        fetch.metadata["tags"] = ["hide-input"]  # for Colab; it says nothing to a reader
+        if path.stem == EXPLORER[0]:
+            wake_explorer(notebook)
+        nbformat.write(notebook, to / path.name)
+
+
+def _prepare(cell, output) -> None:
+    data = output.get("data", {})
+    if "text/markdown" in data:
+        data["text/markdown"] = for_the_web(data["text/markdown"])
+    if "text/html" in data:  # a table of pandas: a number stays on the line of its sign
+        data["text/html"] = data["text/html"].replace("≈ ", "≈&nbsp;")
+    if "image/png" in data:
+        words = output.metadata["image/png"]["alt"]
+        output.metadata = {"image/png": {"alt": words}}
+        cell.metadata["mystnb"] = {"image": {"alt": words}}
+
+
+def wake_explorer(notebook) -> None:
+    """Put the explorer, alive, in the place of its picture in notebook 03.
+
+    Its data is too large for the repository, so a stored notebook has its picture only. Here the
+    same maps are computed again, from the model and the photograph of the offline kit.
+
+    Raises:
+        CourseError: If the words of the stored picture are not those of the new explorer.
+    """
+    cell = next(cell for cell in notebook.cells if cell.get("id") == EXPLORER[1])
+    output = next(o for o in cell.outputs if "image/png" in o.get("data", {}))
+    widget = explorer_of_the_course()
+    words, stored = widget.poster.alt, output.metadata["image/png"]["alt"]
+    if words != stored:
+        raise CourseError(
+            f"The saved output of {EXPLORER[0]} is not what the explorer of the site shows. Saved: "
+            f"{stored!r}. Now: {words!r}. Run `make refresh`, or mend book.explorer_of_the_course."
+        )
+    state = widget.get_manager_state(widgets=[widget])["state"][widget.model_id]
+    picture = output["data"]["image/png"]
+    output["data"] = {"text/html": page.alive("attention-explorer", state, picture, words)}
+
+
+def explorer_of_the_course():
+    """The explorer as the cell `explorer-code` of notebook 03 makes it: an `AttentionExplorer`."""
+    from . import attention, data, explorer, models, runtime
+
+    with contextlib.redirect_stdout(None):
+        runtime.setup("classifier", "photo")
+    model, processor = models.load_classifier(attn_implementation="eager")
+    photo = data.load_image()
+    pixels = attention.pixels(model, processor, photo)
+    attn = attention.maps(model, pixels).cpu()
+    followed = {"rollout": attention.rollout(attn)[0]}
+    top = models.logits_of(model, processor, photo)[0].topk(2).indices.tolist()
+    for label in top:
+        name = model.config.id2label[label].split(",")[0]
+        followed[f"relevance for {name}"] = attention.relevance(model, pixels, label)[0]
+    return explorer.explore(photo, attn[0], attention.grid_size(model), followed)
+
+
+# --- reference ---------------------------------------------------------------------------------
+
+
+def modules() -> list[str]:
+    """Every module of the package: those that a notebook calls first, the others by name."""
+    root = str(Path(__file__).parent)
+    names = [m.name for m in pkgutil.walk_packages([root]) if m.name != "__main__"]
+    for package in [m.name for m in pkgutil.iter_modules([root]) if m.ispkg]:
+        inside = pkgutil.iter_modules([str(Path(root, package))])
+        names += [f"{package}.{m.name}" for m in inside]
+    names = sorted(set(names))
+    called = [n for top in CALLED for n in names if n.split(".")[0] == top]
+    return called + [name for name in names if name not in called]
+
+
+def write_reference(to: Path) -> None:
+    """Write a page for every module, and one that lists them."""
+    to.mkdir()
+    lists = {True: "", False: ""}
+    for name in modules():
+        title = f"``{name}``"
+        (to / f"{name}.rst").write_text(
+            f"{title}\n{'=' * len(title)}\n\n.. automodule:: vit_helpers.{name}\n"
+            # matplotlib writes a docstring for `set` into each of its subclasses.
+            "   :members:\n   :exclude-members: set\n"
+            # What a package takes from its modules stands there.
+            "   :ignore-module-all:\n",
+            encoding="utf-8",
+        )
+        lists[name.split(".")[0] in CALLED] += f"   {name}\n"
+    toctree = ".. toctree::\n   :maxdepth: 1\n\n"
+    (to / "index.rst").write_text(
+        "Reference\n=========\n\nThe helper package ``vit_helpers``, from its docstrings.\n\n"
+        f"What the notebooks call\n-----------------------\n\n{toctree}{lists[True]}\n"
+        f"Behind the scenes\n-----------------\n\n{toctree}{lists[False]}",
+        encoding="utf-8",
+    )
