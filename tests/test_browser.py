@@ -139,11 +139,12 @@ class Explorer:
         """The list of strongest patches: `[((row, column), percent), ...]`, counted from 0."""
         self.settle()
         found = []
-        for line in self.panel(i).locator(".vx-list li").all():
+        for line in self.panel(i).locator(".vx-list li:visible").all():
             row, column, share = re.search(
-                r"row (\d+), column (\d+)\s+([\d.]+) %", line.inner_text()
+                r"row (\d+), column (\d+)\s+(below 0.1|[\d.]+) %", line.inner_text()
             ).groups()
-            found.append(((int(row) - 1, int(column) - 1), float(share)))
+            share = 0.05 if share == "below 0.1" else float(share)
+            found.append(((int(row) - 1, int(column) - 1), share))
         return found
 
     def place(self, row, column, i=0):
@@ -181,12 +182,13 @@ class Explorer:
 def same_order(found, row):
     """Whether the list names the largest weights of a row (T,), with their percents."""
     patches = row[1:].reshape(14, 14).astype(float)
-    row = row.astype(float)
-    step = 100 * row.max() / 510 + 0.05 + 1e-6  # of the byte, and of the rounding to 0.1 %
+    byte = patches.max() / 510  # how far off a weight may be
+    step = 100 * byte + 0.05 + 1e-6  # and 0.05 for the rounding to 0.1 %
     for (place, share), expected in zip(found, np.sort(patches, axis=None)[::-1], strict=False):
         assert share == pytest.approx(100 * patches[place], abs=step)
         assert share == pytest.approx(100 * expected, abs=2 * step)
-    assert len(found) == 5
+    # Fewer than five only where the others get next to nothing.
+    assert len(found) == min(5, (patches > byte).sum())
 
 
 # --- the exported page ---------------------------------------------------------------------------
