@@ -141,9 +141,9 @@ class Explorer:
         found = []
         for line in self.panel(i).locator(".vx-list li:visible").all():
             row, column, share = re.search(
-                r"row (\d+), column (\d+)\s+(below 0.1|[\d.]+) %", line.inner_text()
+                r"row (\d+), column (\d+)\s+(< 0.1|[\d.]+) %", line.inner_text()
             ).groups()
-            share = 0.05 if share == "below 0.1" else float(share)
+            share = 0.05 if share == "< 0.1" else float(share)
             found.append(((int(row) - 1, int(column) - 1), share))
         return found
 

@@ -104,6 +104,17 @@ class TestNotebook:
         assert "widgets" not in read(path)["metadata"]
         assert path.stat().st_size <= 3_000_000
 
+    def test_the_title_says_the_minutes_that_were_measured_and_what_was_not(self, path):
+        title = "".join(cells(path, "markdown")[0]["source"])
+        told = re.search(r"on two CPU cores: (less than a|about [\d.]+) minutes?\. (.+)$", title)
+        measured = json.loads((ROOT / "docs" / "timings.json").read_text(encoding="utf-8"))
+        if told[1] == "less than a":
+            assert measured[path.stem] < 1
+        else:
+            minutes = float(told[1].split()[1])
+            assert abs(minutes - measured[path.stem]) <= measured[path.stem] / 3
+        assert told[2] == "On a GPU: not measured yet."
+
     def test_links_to_the_previous_and_the_next_notebook(self, path):
         text = "".join("".join(c["source"]) for c in cells(path, "markdown"))
         i = NAMES.index(path.stem)

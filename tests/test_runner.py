@@ -41,6 +41,20 @@ def test_run_writes_notebook_page_and_table(folder, capsys):
     assert json.loads((tmp_path / "build" / "timings.json").read_text())[0]["notebook"] == "01_a"
 
 
+def test_run_says_how_this_machine_compares_with_the_guide(folder, monkeypatch):
+    tmp_path, _ = folder
+    here = [runner.Run("01_a", minutes=1.0), runner.Run("02_b", minutes=3.0)]
+    assert runner.against_the_guide(here) == ""  # there is no guide
+    runner.record_timings([runner.Run("01_a", minutes=0.5), runner.Run("02_b", minutes=1.5)])
+    monkeypatch.setenv("VIT_SOURCE", "offline")
+    assert "says 2.0 minutes for this" in runner.against_the_guide(here)
+    assert runner.against_the_guide(here).endswith("by 2.0.")
+    assert runner.against_the_guide([*here, runner.Run("03_c", minutes=1)]) == ""
+    assert runner.against_the_guide([runner.Run("01_a", error="no")]) == ""
+    monkeypatch.setenv("VIT_PROFILE", "full")
+    assert runner.against_the_guide(here) == ""
+
+
 def test_a_failing_cell_is_named_and_the_others_still_run(folder, capsys):
     tmp_path, add = folder
     add("01_a", "1 + 1", "bad = 1 / 0")

@@ -350,7 +350,7 @@ class Panel {
       line.hidden = weight === 0;
       place.textContent = maps.place(token - maps.special);
       fill.style.transform = `scaleX(${Math.min(1, weight / (largest || 1)).toFixed(3)})`;
-      value.textContent = percent(weight);
+      value.textContent = percent(weight).replace("below", "<"); // the column is narrow
     });
     const patch = pointed ?? pinned;
     const extra = maps.extras[this.view.kind];

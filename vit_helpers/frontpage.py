@@ -18,6 +18,7 @@ PICTURES = {
     "05_efficient_inference": "figure",
 }
 WIDTH, COLOURS, AIMS = 500, 64, 3
+MINUTES = re.compile(r"Measured on two CPU cores: .*")
 MARKS = "<!-- notebooks -->\n", "<!-- /notebooks -->"
 
 
@@ -60,6 +61,16 @@ def row(root: Path, stem: str, words: str) -> str:
         f"| **[{int(stem[:2])} {name}](notebooks/{stem}.ipynb)**<br>{minutes} minutes"
         f" | {'; '.join(aims[:AIMS])} | ![{words}](docs/pictures/{stem}.png) |\n"
     )
+
+
+def tell_minutes(notebook, minutes: float) -> None:
+    """Write into the title of a notebook how long it took; `minutes` are those of its run."""
+    half = max(1, round(2 * minutes) / 2)
+    words = "less than a minute" if minutes < 0.75 else f"about {half:g} minute" + "s" * (half > 1)
+    line = f"Measured on two CPU cores: {words}. On a GPU: not measured yet."
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = MINUTES.sub(line, cell.source)
 
 
 def with_table(readme: str, rows: list[str]) -> str:

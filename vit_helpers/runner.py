@@ -200,6 +200,8 @@ def run(names: list[str] | None = None, to: Path = BUILD) -> int:
         json.dumps([vars(r) for r in runs], indent=1) + "\n", encoding="utf-8"
     )
     print("\n" + table(runs))
+    if words := against_the_guide(runs):
+        print("\n" + words)
     failed = [r for r in runs if r.error]
     for r in failed:
         print(f"\nFAILED {r.notebook}, {r.error}", file=sys.stderr)
@@ -218,6 +220,26 @@ def table(runs: list[Run]) -> str:
     minutes, peak = sum(r.minutes for r in runs), max(r.peak_gib for r in runs)
     lines.append(f"{'together':<28} {minutes:>7.1f} {peak:>8.1f}")
     return "\n".join(lines)
+
+
+def against_the_guide(runs: list[Run]) -> str:
+    """How much longer this machine takes than the one that the instructor's guide speaks of.
+
+    Empty where the runs are not those of the guide: from another source or profile, or failed.
+    """
+    known = _timings()
+    env = course_environment()
+    if env["VIT_SOURCE"] != "offline" or env.get("VIT_PROFILE", "quick") != "quick":
+        return ""
+    if any(r.error or r.notebook not in known for r in runs):
+        return ""
+    here, there = sum(r.minutes for r in runs), sum(known[r.notebook] for r in runs)
+    if not there:
+        return ""
+    return (
+        f"The instructor's guide says {there:.1f} minutes for this, so multiply the minutes of the "
+        f"machine there by {here / there:.1f}."
+    )
 
 
 def refresh(names: list[str] | None = None) -> int:
@@ -249,6 +271,7 @@ def refresh(names: list[str] | None = None) -> int:
                 "language_info": {"name": "python"},
             }
         )
+        frontpage.tell_minutes(notebook, result.minutes)
         partial = path.with_suffix(".part")
         nbformat.write(notebook, partial)
         partial.replace(path)
@@ -262,9 +285,13 @@ def record_timings(runs: list[Run]) -> None:
     """Write the minutes of notebooks to `docs/timings.json`; those of others stay."""
     path = NOTEBOOKS.parent / "docs" / "timings.json"
     path.parent.mkdir(exist_ok=True)
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known |= {run.notebook: round(run.minutes, 1) for run in runs if not run.error}
+    known = _timings() | {run.notebook: round(run.minutes, 1) for run in runs if not run.error}
     path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
+
+
+def _timings() -> dict[str, float]:
+    path = NOTEBOOKS.parent / "docs" / "timings.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def solve(names: list[str] | None = None, to: Path = SOLVED, execute_them: bool = False) -> int:
