@@ -38,7 +38,9 @@ def test_run_writes_notebook_page_and_table(folder, capsys):
     assert executed.cells[0].outputs[0].text == "42\n"
     assert "42" in (tmp_path / "build" / "01_a.html").read_text(encoding="utf-8")
     assert "test accuracy 0.9" in capsys.readouterr().out
-    assert json.loads((tmp_path / "build" / "timings.json").read_text())[0]["notebook"] == "01_a"
+    (timing,) = json.loads((tmp_path / "build" / "timings.json").read_text())
+    assert timing["notebook"] == "01_a"
+    assert list(timing["seconds"]) == [cell.id for cell in executed.cells]
 
 
 def test_run_says_how_this_machine_compares_with_the_guide(folder, monkeypatch):

@@ -39,6 +39,7 @@ class Run:
     peak_gib: float = 0.0
     figures: dict = field(default_factory=dict)
     error: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)  # of each code cell, by its id
 
 
 class PeakMemory:
@@ -129,10 +130,11 @@ def execute(path: Path):
     place = {"cell": 0}
 
     def started(cell, cell_index):
-        place["cell"] = cell_index
+        place["cell"], place["began"] = cell_index, time.perf_counter()
         progress.set_postfix_str(_first_line(cell))
 
     def finished(cell, cell_index, execute_reply):
+        run.seconds[cell.id] = round(time.perf_counter() - place["began"], 1)
         progress.update()
 
     watch = contextlib.ExitStack()
