@@ -82,6 +82,23 @@ def test_refresh_leaves_a_failing_notebook_as_it_was(folder):
     ]
 
 
+def test_the_browser_tests_insist_on_a_browser_and_all_does_without(monkeypatch, capsys):
+    commands = []
+
+    def run(command, **kwargs):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(runner, "BROWSERS", ("no-such-browser",))
+    monkeypatch.delenv("VIT_BROWSER", raising=False)
+    monkeypatch.setattr(runner.subprocess, "run", run)
+    assert __main__.main(["test", "browser"]) == 2
+    assert "need a Chromium: install Debian's" in capsys.readouterr().err
+    assert commands == []
+    assert __main__.main(["test"]) == 0
+    assert len(commands) == 3 and not [c for c in commands if "browser" in c]
+
+
 def test_unknown_notebook_and_empty_folder_are_one_sentence(folder, capsys):
     _, add = folder
     with pytest.raises(CourseError, match="no notebooks here"):
