@@ -32,7 +32,7 @@ FRAME_MS = 16
 
 CELLS = (
     """
-from vit_helpers import attention, data, explorer, models, runtime, widgets
+from vit_helpers import attention, data, explorer, models, runtime, show_source, widgets
 
 rt = runtime.setup("classifier", "photo")
 model, processor = models.load_classifier(attn_implementation="eager")
@@ -51,6 +51,7 @@ extra = {"rollout": rollout, "a map from [CLS] only": rollout[0]}
 explorer.explore(photo, attn, grid, extra)
 """,
     "widgets.map_form(photo, attn, grid)",
+    "show_source(attention.fuse_heads)",
 )
 
 
@@ -339,6 +340,17 @@ def test_formulas_are_drawn_without_a_script(chromium, folder):
         assert tab.get_by_text("$5").count() == 1  # code stays code
 
 
+def is_code(tab):
+    """Whether the source that is shown is set in letters of one width, with its lines unbroken."""
+    source = tab.get_by_text("def fuse_heads").locator("xpath=ancestor-or-self::pre")
+    letters = "(pre) => getComputedStyle(pre).fontFamily"
+    return "monospace" in source.last.evaluate(letters)
+
+
+def test_source_looks_like_code(page):
+    assert is_code(page.page)
+
+
 def test_without_scripts_the_picture_stands_there_with_its_words(chromium, folder):
     url = (folder / "page.html").as_uri()
     with opened(chromium, url, java_script_enabled=False) as tab:
@@ -490,6 +502,7 @@ def test_jupyterlab(chromium, lab, attn, tmp_path):
         assert best < FRAME_MS
         form = move_a_slider_of_the_form(tab)
         form.screenshot(path=SCREENSHOTS / "lab-form.png")
+        assert is_code(tab)
         tab.set_viewport_size({"width": 760, "height": 900})
         page.panel().locator(".vx-stage").scroll_into_view_if_needed()
         page.hover(1, 1)

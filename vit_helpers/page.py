@@ -25,6 +25,7 @@ main { box-sizing: border-box; max-width: 62rem; margin: 0 auto; padding: 0 0.75
 .jp-InputPrompt, .jp-OutputPrompt { display: none; }
 .jp-OutputArea-output { overflow-x: auto; }
 .jp-RenderedImage img { max-width: 100%; height: auto; }
+.jp-RenderedHTMLCommon pre { font-family: var(--jp-code-font-family); overflow-x: auto; }
 math { font-size: 1.1em; }
 </style>
 {%- endblock -%}
