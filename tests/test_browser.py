@@ -325,6 +325,11 @@ def test_resize_and_phone(page, chromium, folder):
         box = page.root.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 360
         assert page.root.evaluate("(root) => root.scrollWidth <= root.clientWidth")
+        # Long lines of code can be reached by scrolling the cell, and the page stays narrow.
+        editor = tab.locator(".jp-CodeMirrorEditor").first
+        assert editor.evaluate("(e) => e.scrollWidth > e.clientWidth")
+        assert editor.evaluate("(e) => getComputedStyle(e).overflowX") == "auto"
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 360
         page.picture("page-phone")
         page.root.get_by_label("two maps").check()
         page.settle()
