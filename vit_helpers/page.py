@@ -30,6 +30,7 @@ main { box-sizing: border-box; max-width: 62rem; margin: 0 auto; padding: 0 0.75
   white-space: pre;
   overflow-x: auto;
 }
+@media (max-width: 40rem) { .dataframe :is(td, th) { white-space: nowrap; } }
 math { font-size: 1.1em; }
 </style>
 {%- endblock -%}
