@@ -229,7 +229,7 @@ def against_the_guide(runs: list[Run]) -> str:
 
     Empty where the runs are not those of the guide: from another source or profile, or failed.
     """
-    known = _timings()
+    known = _recorded("timings.json")
     env = course_environment()
     if env["VIT_SOURCE"] != "offline" or env.get("VIT_PROFILE", "quick") != "quick":
         return ""
@@ -287,12 +287,12 @@ def record_timings(runs: list[Run]) -> None:
     """Write the minutes of notebooks to `docs/timings.json`; those of others stay."""
     path = NOTEBOOKS.parent / "docs" / "timings.json"
     path.parent.mkdir(exist_ok=True)
-    known = _timings() | {run.notebook: round(run.minutes, 1) for run in runs if not run.error}
+    known = _recorded("timings.json") | {run.notebook: round(run.minutes, 1) for run in runs if not run.error}
     path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
 
 
-def _timings() -> dict[str, float]:
-    path = NOTEBOOKS.parent / "docs" / "timings.json"
+def _recorded(name: str) -> dict:
+    path = NOTEBOOKS.parent / "docs" / name
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
