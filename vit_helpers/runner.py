@@ -287,7 +287,9 @@ def record_timings(runs: list[Run]) -> None:
     """Write the minutes of notebooks to `docs/timings.json`; those of others stay."""
     path = NOTEBOOKS.parent / "docs" / "timings.json"
     path.parent.mkdir(exist_ok=True)
-    known = _recorded("timings.json") | {run.notebook: round(run.minutes, 1) for run in runs if not run.error}
+    known = _recorded("timings.json") | {
+        run.notebook: round(run.minutes, 1) for run in runs if not run.error
+    }
     path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
 
 
