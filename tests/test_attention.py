@@ -9,16 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import (
+    BeitConfig,
+    BeitForImageClassification,
     DeiTConfig,
     DeiTForImageClassification,
     Dinov2Config,
     Dinov2ForImageClassification,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersForImageClassification,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
     ViTModel,
+    ViTMSNConfig,
+    ViTMSNForImageClassification,
 )
 
 from vit_helpers import attention, models
@@ -34,6 +40,8 @@ FAMILIES = {
         {"num_register_tokens": 3},
         4,
     ),
+    "msn": (ViTMSNConfig, ViTMSNForImageClassification, {}, 1),
+    "beit": (BeitConfig, BeitForImageClassification, {}, 1),  # classifies the mean of the patches
 }
 
 
@@ -327,6 +335,25 @@ def test_every_method_works_with_any_special_tokens_and_any_size(family, size):
     norms = attention.token_norms(model, pixels)
     assert norms.shape == (2, 4, tokens)
     assert attention.outliers(norms, grid).shape == (2, 4, *grid)
+
+
+def test_a_model_with_rotary_positions_and_without_classes():
+    config = DINOv3ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        patch_size=8,
+        num_register_tokens=2,
+        attn_implementation="eager",
+    )
+    model = DINOv3ViTModel(config).eval()
+    attn = attention.maps(model, torch.randn(2, 3, 40, 64))
+    assert attn.shape == (2, 3, 4, 3 + 5 * 8, 3 + 5 * 8)
+    assert attention.rollout(attn).shape == (2, 43, 43)
+    assert attention.token_norms(model, torch.randn(1, 3, 40, 64)).shape == (1, 4, 43)
+    with pytest.raises(CourseError, match="DINOv3ViTModel has no classes"):
+        attention.relevance(model, torch.randn(1, 3, 40, 64))
 
 
 def test_a_rest_that_makes_no_whole_patch_is_ignored():

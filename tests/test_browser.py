@@ -32,7 +32,7 @@ FRAME_MS = 16
 
 CELLS = (
     """
-from vit_helpers import attention, data, explorer, models, runtime, widgets
+from vit_helpers import attention, data, explorer, models, runtime, show_source, widgets
 
 rt = runtime.setup("classifier", "photo")
 model, processor = models.load_classifier(attn_implementation="eager")
@@ -51,6 +51,7 @@ extra = {"rollout": rollout, "a map from [CLS] only": rollout[0]}
 explorer.explore(photo, attn, grid, extra)
 """,
     "widgets.map_form(photo, attn, grid)",
+    "show_source(attention.fuse_heads)",
 )
 
 
@@ -77,8 +78,11 @@ def attn(folder):
 
 
 @contextlib.contextmanager
-def opened(chromium, url, allowed=("file:",), **kwargs):
-    """A page that may load from `allowed` only. No error may be on its console at the end."""
+def opened(chromium, url, allowed=("file:",), known=None, **kwargs):
+    """A page that may load from `allowed` only. No error may be on its console at the end.
+
+    But for `known`, an error of the application that is there without the course, too.
+    """
     context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **kwargs})
     context.set_default_timeout(15_000)
     page = context.new_page()
@@ -96,7 +100,7 @@ def opened(chromium, url, allowed=("file:",), **kwargs):
     page.goto(url)
     yield page
     context.close()
-    assert not wrong
+    assert [w for w in wrong if known is None or known not in w] == []
 
 
 class Explorer:
@@ -126,11 +130,12 @@ class Explorer:
         """The list of strongest patches: `[((row, column), percent), ...]`, counted from 0."""
         self.settle()
         found = []
-        for line in self.panel(i).locator(".vx-list li").all():
+        for line in self.panel(i).locator(".vx-list li:visible").all():
             row, column, share = re.search(
-                r"row (\d+), column (\d+)\s+([\d.]+) %", line.inner_text()
+                r"row (\d+), column (\d+)\s+(< 0.1|[\d.]+) %", line.inner_text()
             ).groups()
-            found.append(((int(row) - 1, int(column) - 1), float(share)))
+            share = 0.05 if share == "< 0.1" else float(share)
+            found.append(((int(row) - 1, int(column) - 1), share))
         return found
 
     def place(self, row, column, i=0):
@@ -168,12 +173,13 @@ class Explorer:
 def same_order(found, row):
     """Whether the list names the largest weights of a row (T,), with their percents."""
     patches = row[1:].reshape(14, 14).astype(float)
-    row = row.astype(float)
-    step = 100 * row.max() / 510 + 0.05 + 1e-6  # of the byte, and of the rounding to 0.1 %
+    byte = patches.max() / 510  # how far off a weight may be
+    step = 100 * byte + 0.05 + 1e-6  # and 0.05 for the rounding to 0.1 %
     for (place, share), expected in zip(found, np.sort(patches, axis=None)[::-1], strict=False):
         assert share == pytest.approx(100 * patches[place], abs=step)
         assert share == pytest.approx(100 * expected, abs=2 * step)
-    assert len(found) == 5
+    # Fewer than five only where the others get next to nothing.
+    assert len(found) == min(5, (patches > byte).sum())
 
 
 # --- the exported page ---------------------------------------------------------------------------
@@ -306,6 +312,11 @@ def test_resize_and_phone(page, chromium, folder):
         box = page.root.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 360
         assert page.root.evaluate("(root) => root.scrollWidth <= root.clientWidth")
+        # Long lines of code can be reached by scrolling the cell, and the page stays narrow.
+        editor = tab.locator(".jp-CodeMirrorEditor").first
+        assert editor.evaluate("(e) => e.scrollWidth > e.clientWidth")
+        assert editor.evaluate("(e) => getComputedStyle(e).overflowX") == "auto"
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 360
         page.picture("page-phone")
         page.root.get_by_label("two maps").check()
         page.settle()
@@ -319,6 +330,17 @@ def test_formulas_are_drawn_without_a_script(chromium, folder):
         assert formulas.count() == 2
         assert formulas.nth(1).bounding_box()["height"] > 30  # a fraction, not a line of text
         assert tab.get_by_text("$5").count() == 1  # code stays code
+
+
+def is_code(tab):
+    """Whether the source that is shown is set in letters of one width, with its lines unbroken."""
+    source = tab.get_by_text("def fuse_heads").locator("xpath=ancestor-or-self::pre")
+    letters = "(pre) => getComputedStyle(pre).fontFamily"
+    return "monospace" in source.last.evaluate(letters)
+
+
+def test_source_looks_like_code(page):
+    assert is_code(page.page)
 
 
 def test_without_scripts_the_picture_stands_there_with_its_words(chromium, folder):
@@ -373,30 +395,31 @@ def test_a_move_is_painted_within_a_frame(chromium, page, tmp_path, two):
     assert best < FRAME_MS
 
 
-# --- JupyterLab ----------------------------------------------------------------------------------
+# --- JupyterLab and Notebook 7 -------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def lab(folder):
-    """A JupyterLab server on this machine. Yields its address."""
+@contextlib.contextmanager
+def server(folder, app, app_class):
+    """A Jupyter server on this machine that shows the files of `folder`. Yields its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
+    command = [sys.executable, "-m", app, "--no-browser", "--allow-root", f"--port={port}"]
     command += [
         "--ip=127.0.0.1",
         "--IdentityProvider.token=",
         "--ServerApp.disable_check_xsrf=True",
     ]
-    command += ["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
+    command += [f"--{app_class}.expose_app_in_browser=True"]
+    command += ["--LabApp.extension_manager=readonly"]
     command += [f"--ServerApp.root_dir={folder}"]
     home = {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_DATA_DIR": str(folder / "data")}
     settings = folder / "config" / "labconfig" / "page_config.json"
-    settings.parent.mkdir(parents=True)
+    settings.parent.mkdir(parents=True, exist_ok=True)
     news = "@jupyterlab/apputils-extension:announcements"
     settings.write_text(json.dumps({"disabledExtensions": {news: True}}))
-    log = (folder / "lab.log").open("w")
-    server = subprocess.Popen(
+    log = (folder / f"{app}.log").open("w")
+    process = subprocess.Popen(
         command, env=runner.course_environment(**home), stdout=log, stderr=log
     )
     url = f"http://127.0.0.1:{port}"
@@ -408,15 +431,21 @@ def lab(folder):
             time.sleep(0.5)
         yield url
     finally:
-        server.terminate()
-        server.wait(30)
+        process.terminate()
+        process.wait(30)
         log.close()
 
 
+@pytest.fixture(scope="module")
+def lab(folder):
+    with server(folder, "jupyterlab", "LabApp") as url:
+        yield url
+
+
 @contextlib.contextmanager
-def opened_notebook(chromium, lab, name):
-    allowed = (lab, lab.replace("http", "ws"))
-    with opened(chromium, f"{lab}/lab/tree/{name}?reset", allowed) as tab:
+def opened_notebook(chromium, url, name, path="lab/tree", known=None):
+    allowed = (url, url.replace("http", "ws"))
+    with opened(chromium, f"{url}/{path}/{name}?reset", allowed, known) as tab:
         tab.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
         yield tab
 
@@ -425,11 +454,26 @@ def command(tab, name):
     tab.evaluate("(name) => window.jupyterapp.commands.execute(name)", name)
 
 
+def run_all(tab):
+    tab.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext")
+    tab.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.ready")
+    command(tab, "notebook:run-all-cells")
+
+
+def move_a_slider_of_the_form(tab):
+    """Ask the form for layer 3. Returns the form."""
+    form = tab.locator(".widget-vbox:has(.widget-image)")
+    shown = form.locator("img").get_attribute("src")
+    form.locator(".widget-readout").first.fill("3")
+    form.locator(".widget-readout").first.press("Enter")
+    form.get_by_text("Layer 3, mean of 12 heads").wait_for()
+    assert form.locator("img").get_attribute("src") != shown
+    return form
+
+
 def test_jupyterlab(chromium, lab, attn, tmp_path):
     with opened_notebook(chromium, lab, "fresh.ipynb") as tab:
-        tab.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext")
-        tab.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.ready")
-        command(tab, "notebook:run-all-cells")
+        run_all(tab)
         page = Explorer(tab)
         page.hover(5, 9)
         assert page.title() == "Layer 11, mean of 12 heads from the patch in row 6, column 10"
@@ -448,13 +492,9 @@ def test_jupyterlab(chromium, lab, attn, tmp_path):
         best = best_p95(chromium, page, tmp_path)
         print(f"\nJupyterLab, from pointer to painted frame, p95: {best:.1f} ms")
         assert best < FRAME_MS
-        form = tab.locator(".widget-vbox:has(.widget-image)")
-        shown = form.locator("img").get_attribute("src")
-        form.locator(".widget-readout").first.fill("3")
-        form.locator(".widget-readout").first.press("Enter")
-        form.get_by_text("Layer 3, mean of 12 heads").wait_for()
-        assert form.locator("img").get_attribute("src") != shown
+        form = move_a_slider_of_the_form(tab)
         form.screenshot(path=SCREENSHOTS / "lab-form.png")
+        assert is_code(tab)
         tab.set_viewport_size({"width": 760, "height": 900})
         page.panel().locator(".vx-stage").scroll_into_view_if_needed()
         page.hover(1, 1)
@@ -474,3 +514,20 @@ def test_a_saved_notebook_shows_the_picture(chromium, lab):
         assert all(image.bounding_box()["width"] > 250 for image in images.all())
         assert "Error displaying widget" not in tab.locator(".jp-Notebook").inner_text()
         tab.screenshot(path=SCREENSHOTS / "lab-saved.png")
+
+
+def test_notebook_7(chromium, folder, attn):
+    pytest.importorskip("notebook", reason="pip install notebook")
+    own = "reading 'schema'"  # Notebook 7.6.5 says so of a notebook with 1 + 1 as well
+    with server(folder, "notebook", "JupyterNotebookApp") as url:
+        with opened_notebook(chromium, url, "fresh.ipynb", "notebooks", own) as tab:
+            run_all(tab)
+            page = Explorer(tab)
+            page.hover(5, 9)
+            assert page.title().endswith("from the patch in row 6, column 10")
+            same_order(page.strongest(), attn[11].mean(axis=0)[1 + 14 * 5 + 9])
+            page.panel().locator(".vx-stage").focus()
+            tab.keyboard.press("ArrowDown")
+            assert page.title().endswith("from the patch in row 7, column 10")
+            move_a_slider_of_the_form(tab)
+            tab.screenshot(path=SCREENSHOTS / "notebook-7.png")

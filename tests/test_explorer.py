@@ -30,9 +30,12 @@ ATTN = random_attention(LAYERS, HEADS, TOKENS, TOKENS)
 
 def unpacked(widget):
     """What the browser has: the weights of all rows, (rows, T)."""
-    tokens = widget.spec["maps"]["tokens"]
-    steps = np.frombuffer(zlib.decompress(widget.weights), dtype=np.uint8).reshape(-1, tokens)
-    return steps / 255 * np.frombuffer(widget.largest, dtype="<f4")[:, None]
+    maps = widget.spec["maps"]
+    patches = maps["tokens"] - maps["special"]
+    steps = np.frombuffer(zlib.decompress(widget.weights), dtype=np.uint8).reshape(-1, patches)
+    specials = np.frombuffer(widget.specials, dtype="<f4").reshape(-1, maps["special"])
+    weights = steps / 255 * np.frombuffer(widget.largest, dtype="<f4")[:, None]
+    return np.hstack((specials, weights))
 
 
 def test_the_browser_gets_every_weight():
@@ -40,7 +43,9 @@ def test_the_browser_gets_every_weight():
     rows = unpacked(widget)
     expected = ATTN.reshape(-1, TOKENS).numpy()
     assert rows.shape == expected.shape
-    assert (abs(rows - expected) <= expected.max(axis=1, keepdims=True) / 509).all()
+    top = expected[:, SPECIAL:].max(axis=1, keepdims=True)
+    assert (abs(rows - expected)[:, SPECIAL:] <= top / 509).all()
+    assert (rows[:, :SPECIAL] == expected[:, :SPECIAL]).all()
     assert widget.spec["maps"] | {"extras": []} == {
         "layers": LAYERS,
         "heads": HEADS,
@@ -64,18 +69,30 @@ def test_the_browser_gets_every_weight():
 )
 def test_a_weight_is_off_by_at_most_half_a_step(rows):
     rows = np.array(rows, dtype=np.float32)
-    weights, largest = explorer.as_bytes(rows)
+    weights, largest, specials = explorer.as_bytes(rows, special=0)
+    assert specials == b""
     steps = np.frombuffer(zlib.decompress(weights), dtype=np.uint8).reshape(rows.shape)
     top = np.frombuffer(largest, dtype="<f4")[:, None]
     bound = rows.max(axis=1, keepdims=True).astype(np.float64) / 509
     assert (abs(steps / 255 * top - rows) <= bound).all()
 
 
+def test_patches_keep_their_differences_where_cls_gets_nearly_all():
+    attn = ATTN.clone()
+    attn[..., 0] += 1000  # as in the first layers of many models
+    attn /= attn.sum(dim=-1, keepdim=True)
+    expected = attn.reshape(-1, TOKENS).numpy()[:, SPECIAL:]
+    rows = unpacked(explorer.explore(PICTURE, attn, GRID))[:, SPECIAL:]
+    assert (rows.argmax(axis=1) == expected.argmax(axis=1)).all()
+    assert (abs(rows - expected) <= expected.max(axis=1, keepdims=True) / 509).all()
+
+
 def test_the_size_of_the_course_fits():
     attn = random_attention(12, 12, 197, 197)
-    widget = explorer.explore(PICTURE, attn, (14, 14), {"rollout": attn[0, 0]})
-    megabytes = sum(len(x) for x in (widget.weights, widget.largest, widget.picture)) / 1e6
-    assert megabytes < 6
+    extra = {name: attn[0, i] for i, name in enumerate(("rollout", "relevance", "other class"))}
+    widget = explorer.explore(PICTURE, attn, (14, 14), extra)
+    parts = (widget.weights, widget.largest, widget.specials, widget.picture)
+    assert sum(map(len, parts)) / 1e6 < 6
 
 
 class TestExtraMaps:

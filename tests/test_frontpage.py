@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
 from vit_helpers import __main__, address, frontpage, tasks
@@ -47,3 +48,20 @@ def test_the_badges_open_this_repository():
     assert address.binder_badge() in README
     for stem in frontpage.PICTURES:
         assert address.badge(stem) in README
+
+
+@pytest.mark.parametrize(
+    ("minutes", "words"),
+    [
+        (0.3, "less than a minute"),
+        (0.8, "about 1 minute"),
+        (1.3, "about 1.5 minutes"),
+        (3.2, "about 3 minutes"),
+    ],
+)
+def test_refresh_writes_the_minutes_into_the_title(minutes, words):
+    cells = [new_markdown_cell("# T\n\nMeasured on two CPU cores: ?"), new_code_cell("1")]
+    notebook = new_notebook(cells=cells)
+    frontpage.tell_minutes(notebook, minutes)
+    line = f"Measured on two CPU cores: {words}. On a GPU: not measured yet."
+    assert [c.source for c in notebook.cells] == [f"# T\n\n{line}", "1"]

@@ -6,9 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.collections import Collection, QuadMesh
+from matplotlib.colors import same_color, to_rgb
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.text import Text
 from PIL import Image
 
-from vit_helpers import plots
+from vit_helpers import explorer, plots
 
 PICTURE = Image.fromarray(np.tile(np.arange(120, dtype=np.uint8), (90, 1))).convert("RGB")
 
@@ -254,3 +260,85 @@ def test_percent(share, words):
 )
 def test_nothing_to_show_is_said_in_words(plot, words):
     assert plot().alt == words
+
+
+# --- colours that survive colour blindness --------------------------------------------------------
+
+# What is seen without one of the three kinds of cones: linear RGB to linear RGB. Source: Machado et
+# al. 2009, "A Physiologically-based Model for Simulation of Color Vision Deficiency", table 1.
+SIGHTS = {
+    "all cones": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}  # fmt: skip
+TO_XYZ = [[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]]
+
+
+def lab(colours, sight):
+    """Colours (..., 3) from 0 to 1 as CIELAB under white D65: lightness, green-red, blue-yellow."""
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    xyz = (linear @ np.transpose(SIGHTS[sight])).clip(0, 1) @ np.transpose(TO_XYZ)
+    xyz = xyz / [0.9505, 1.0, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    x, y, z = np.moveaxis(f, -1, 0)
+    return np.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), axis=-1)
+
+
+@pytest.mark.parametrize("sight", SIGHTS)
+def test_categories_differ_for_every_eye(sight):
+    seen = lab(np.array([to_rgb(colour) for colour in plots.PALETTE]), sight)
+    apart = np.linalg.norm(seen[:, None] - seen, axis=-1) + 100 * np.eye(len(seen))
+    assert apart.min() > 15  # about 2.3 is the least difference that is noticed
+
+
+def rises(name, sight):
+    """Whether more is lighter, and by a step that can be seen, along a colour map."""
+    seen = lab(plots.colour_table(name)[::16, :3] / 255, sight)
+    steps = np.linalg.norm(np.diff(seen, axis=0), axis=1)
+    return np.diff(seen[:, 0]).min() > 0 and steps.min() > 2.3
+
+
+@pytest.mark.parametrize("sight", SIGHTS)
+@pytest.mark.parametrize("name", explorer.COLOURS)
+def test_more_is_lighter_for_every_eye(name, sight):
+    assert rises(name, sight)
+
+
+def test_a_rainbow_would_be_found():
+    assert not rises("jet", "all cones")
+
+
+def colours_of(artist):
+    """The colours that an artist is drawn with, where they are not those of a colour map."""
+    if isinstance(artist, Text):
+        return [artist.get_color()]
+    if isinstance(artist, Line2D):
+        line = [artist.get_color()] * (artist.get_linestyle() != "None")
+        marks = [artist.get_markerfacecolor(), artist.get_markeredgecolor()]
+        return line + marks * (artist.get_marker() != "None")
+    if isinstance(artist, (Collection, Patch)) and not isinstance(artist, QuadMesh):
+        return [*np.atleast_2d(artist.get_facecolor()), *np.atleast_2d(artist.get_edgecolor())]
+    return []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_figures_use_no_other_colours(name):
+    plot = getattr(plots, name)(**CASES[name][0])
+    allowed = {to_rgb(colour) for colour in plots.PALETTE}
+    for artist in plot.findobj():
+        if isinstance(artist, AxesImage) and artist.get_array().ndim == 2:
+            assert artist.cmap.name in ("gray", *explorer.COLOURS)
+        for colour in colours_of(artist):
+            if len(colour) and not same_color(colour, "none"):
+                red, green, blue = to_rgb(colour)
+                assert red == green == blue or (red, green, blue) in allowed, (artist, colour)

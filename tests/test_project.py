@@ -61,6 +61,51 @@ def test_all_five_notebooks_are_there():
     assert [p.stem for p in NOTEBOOKS] == NAMES
 
 
+def figures(notebook) -> list[str]:
+    """The words of every picture that a reader of the saved notebook sees, of whatever kind."""
+    words = []
+    for cell in notebook["cells"]:
+        texts = ["".join(cell["source"])] if cell["cell_type"] == "markdown" else []
+        for output in cell.get("outputs", []):
+            for kind, content in output.get("data", {}).items():
+                if kind.startswith("image/"):
+                    words.append(output["metadata"].get(kind, {}).get("alt", ""))
+                if kind in ("text/html", "text/markdown"):
+                    texts.append("".join(content))
+        for text in texts:
+            words += [alt for alt, _ in re.findall(r"!\[([^]]*)\]\(([^)]+)\)", text)]
+            for tag in re.findall(r"<(?:img|svg|canvas)\b[^>]*>", text):
+                found = re.search(r"(?:alt|aria-label)=(\"[^\"]*\"|'[^']*')", tag)
+                words.append(found[1][1:-1] if found else "")
+    return words
+
+
+def figures_without_words(notebook) -> list[str]:
+    """Those of fewer than five words; a badge is a link with two or three."""
+    return [w for w in figures(notebook) if len(w.split()) < 5 and w != "Open in Colab"]
+
+
+def test_a_figure_without_words_is_found():
+    def shown(data, **metadata):
+        return {"output_type": "display_data", "data": data, "metadata": metadata}
+
+    good = "a line that rises from left to right"
+    outputs = {
+        "png": shown({"image/png": "x"}, **{"image/png": {"alt": good}}),
+        "png, none": shown({"image/png": "x"}),
+        "jpeg, none": shown({"image/jpeg": "x"}),
+        "svg, none": shown({"image/svg+xml": "<svg>"}),
+        "html": shown({"text/html": f"<p><img src='a.png' alt='{good}'></p>"}),
+        "html, none": shown({"text/html": "<p><img src='a.png'></p>"}),
+        "html, empty": shown({"text/html": ['<img alt="" ', 'src="a.png">']}),
+        "markdown, too few": shown({"text/markdown": "![a figure](a.png)"}),
+    }
+    for name, output in outputs.items():
+        notebook = {"cells": [{"cell_type": "code", "source": "", "outputs": [output]}]}
+        assert len(figures(notebook)) == 1
+        assert bool(figures_without_words(notebook)) == ("," in name), name
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 class TestNotebook:
     def test_saved_outputs_hold_no_error_no_warning_and_no_path_of_a_machine(self, path):
@@ -77,11 +122,9 @@ class TestNotebook:
         assert "Warning" not in text
 
     def test_every_figure_has_words(self, path):
-        for cell in cells(path, "code"):
-            for output in cell["outputs"]:
-                if "image/png" in output.get("data", {}):
-                    alt = output["metadata"]["image/png"]["alt"]
-                    assert len(alt.split()) >= 5, cell["source"]
+        notebook = read(path)
+        assert figures(notebook)
+        assert figures_without_words(notebook) == []
 
     def test_cells_are_short(self, path):
         for cell in cells(path, "code"):
@@ -106,6 +149,17 @@ class TestNotebook:
     def test_no_widget_state_and_at_most_three_megabytes(self, path):
         assert "widgets" not in read(path)["metadata"]
         assert path.stat().st_size <= 3_000_000
+
+    def test_the_title_says_the_minutes_that_were_measured_and_what_was_not(self, path):
+        title = "".join(cells(path, "markdown")[0]["source"])
+        told = re.search(r"on two CPU cores: (less than a|about [\d.]+) minutes?\. (.+)$", title)
+        measured = json.loads((ROOT / "docs" / "timings.json").read_text(encoding="utf-8"))
+        if told[1] == "less than a":
+            assert measured[path.stem] < 1
+        else:
+            minutes = float(told[1].split()[1])
+            assert abs(minutes - measured[path.stem]) <= measured[path.stem] / 3
+        assert told[2] == "On a GPU: not measured yet."
 
     def test_links_to_the_previous_and_the_next_notebook(self, path):
         text = "".join("".join(c["source"]) for c in cells(path, "markdown"))

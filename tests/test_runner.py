@@ -38,7 +38,23 @@ def test_run_writes_notebook_page_and_table(folder, capsys):
     assert executed.cells[0].outputs[0].text == "42\n"
     assert "42" in (tmp_path / "build" / "01_a.html").read_text(encoding="utf-8")
     assert "test accuracy 0.9" in capsys.readouterr().out
-    assert json.loads((tmp_path / "build" / "timings.json").read_text())[0]["notebook"] == "01_a"
+    (timing,) = json.loads((tmp_path / "build" / "timings.json").read_text())
+    assert timing["notebook"] == "01_a"
+    assert list(timing["seconds"]) == [cell.id for cell in executed.cells]
+
+
+def test_run_says_how_this_machine_compares_with_the_guide(folder, monkeypatch):
+    tmp_path, _ = folder
+    here = [runner.Run("01_a", minutes=1.0), runner.Run("02_b", minutes=3.0)]
+    assert runner.against_the_guide(here) == ""  # there is no guide
+    runner.record_timings([runner.Run("01_a", minutes=0.5), runner.Run("02_b", minutes=1.5)])
+    monkeypatch.setenv("VIT_SOURCE", "offline")
+    assert "says 2.0 minutes for this" in runner.against_the_guide(here)
+    assert runner.against_the_guide(here).endswith("by 2.0.")
+    assert runner.against_the_guide([*here, runner.Run("03_c", minutes=1)]) == ""
+    assert runner.against_the_guide([runner.Run("01_a", error="no")]) == ""
+    monkeypatch.setenv("VIT_PROFILE", "full")
+    assert runner.against_the_guide(here) == ""
 
 
 def test_a_failing_cell_is_named_and_the_others_still_run(folder, capsys):
@@ -64,6 +80,23 @@ def test_refresh_leaves_a_failing_notebook_as_it_was(folder):
         "01_a.ipynb",
         "02_b.ipynb",
     ]
+
+
+def test_the_browser_tests_insist_on_a_browser_and_all_does_without(monkeypatch, capsys):
+    commands = []
+
+    def run(command, **kwargs):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(runner, "BROWSERS", ("no-such-browser",))
+    monkeypatch.delenv("VIT_BROWSER", raising=False)
+    monkeypatch.setattr(runner.subprocess, "run", run)
+    assert __main__.main(["test", "browser"]) == 2
+    assert "need a Chromium: install Debian's" in capsys.readouterr().err
+    assert commands == []
+    assert __main__.main(["test"]) == 0
+    assert len(commands) == 3 and not [c for c in commands if "browser" in c]
 
 
 def test_unknown_notebook_and_empty_folder_are_one_sentence(folder, capsys):

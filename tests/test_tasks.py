@@ -739,6 +739,35 @@ def test_progress_counts_tries_and_hints_also_when_the_cell_runs_again(fresh, no
     assert table["hints"].tolist() == [1, 0, 0, 0]
 
 
+def test_the_time_that_a_task_took_is_told_and_read_back(fresh, notebook, capsys, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(core, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    first, second = make("CountTokens", notebook), make("TopK", notebook)  # all cells are run
+    answers = [(first, 576, 60), (first, 577, 240), (first, 577, 300)]
+    for task, answer, clock.now in [*answers, (second, lambda x, k: x.topk(k).indices, 600)]:
+        task.check(answer)
+    wrong, right, again, other = capsys.readouterr().out.splitlines()
+    assert "time" not in wrong
+    assert right.endswith("Your time: ≈ 4 min.") and again.endswith("≈ 4 min.")
+    assert other.endswith("Your time: ≈ 6 min.")  # since the first one was right
+    printed = submitted(*((t.cell(), line) for t, line in ((first, right), (second, other))))
+    assert editions.minutes(printed) == {"01.1": 4, "01.2": 6}
+
+
+def test_what_takes_no_time_is_not_timed(fresh, notebook, capsys):
+    make("CountTokens", notebook).check(577)  # as in the solved edition
+    assert "time" not in capsys.readouterr().out
+
+
+def test_minutes_follow_from_the_text():
+    question, stub = "word " * 40, "def f(x):\n    return ..."
+    solution = "def f(x):\n    # a comment\n    return " + " + ".join("x" * 23)
+    assert core._symbols(solution) - core._symbols(stub) == 45 - 3  # the dots are three signs
+    assert core.minutes_for(question, stub, solution) == round(1 + 40 / 20 + 42 / 15 + 2)
+    value = core.minutes_for(question, "answer = ...", "answer = " + " + ".join("x" * 23))
+    assert value == round(1 + 40 / 20 + 42 / 30)
+
+
 # --- editions ------------------------------------------------------------------------------------
 
 
@@ -798,7 +827,7 @@ def test_progress_over_a_folder_reads_what_was_printed_and_executes_nothing(tmp_
     first, second, third, fourth = tasks.of_notebook("01_classify")
     ann = submitted(
         (first.cell(), "✗ Task 01.1: not yet. 576 is the number of patches."),
-        ("q1.check(577)", "✓ Task 01.1: right. Well done."),
+        ("q1.check(577)", "✓ Task 01.1: right. Well done. Your time: ≈ 4 min."),
         (second.cell(), "✓ Task 01.2: right (after the solution was shown). Good."),
         (third.cell(), "○ Task 01.3: not attempted yet. Put your answer"),
         (fourth.cell(), ""),
@@ -811,7 +840,9 @@ def test_progress_over_a_folder_reads_what_was_printed_and_executes_nothing(tmp_
     (tmp_path / "list.ipynb").write_text("[1]", encoding="utf-8")
     assert __main__.main(["progress", str(tmp_path)]) == 0
     rows = {r["file"]: r for r in csv.DictReader(io.StringIO(capsys.readouterr().out))}
-    assert rows["group/ann, 01.ipynb"] | {"task 5": ""} == {
+    ann = rows["group/ann, 01.ipynb"]
+    assert [ann.pop(f"minutes {i}") for i in range(1, 6)] == ["4", "", "", "", ""]
+    assert ann == {
         "file": "group/ann, 01.ipynb",
         "notebook": "01_classify",
         "right": "2",

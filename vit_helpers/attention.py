@@ -5,7 +5,8 @@ register tokens follow where a model has them; then come the patches, row by row
 Row i of an attention matrix says where token i looks; each row sums to one.
 
 Works for the ViT-like models of transformers 4.57 and 5 that put their special tokens first: ViT,
-DeiT, DINOv2 with and without registers. Layers are found by what they can do, not by their path.
+DeiT, MSN, BEiT, DINOv2 with and without registers, DINOv3. Layers are found by what they can do,
+not by their path.
 """
 
 import inspect

@@ -17,13 +17,16 @@ async function inflate(view) {
 
 const bytesOf = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 
-// All maps of one picture. Each row of each matrix is kept as one byte a token, relative to the
-// row's largest weight.
+const floatsOf = (view) => new Float32Array(bytesOf(view).slice().buffer);
+
+// All maps of one picture. Each row of each matrix is kept as one byte a patch, relative to the
+// row's largest patch, and one number for each special token.
 class Maps {
-  constructor(spec, weights, largest) {
+  constructor(spec, weights, largest, specials) {
     Object.assign(this, spec); // layers, heads, tokens, special, rows, columns, extras
     this.weights = weights;
-    this.largest = new Float32Array(bytesOf(largest).slice().buffer);
+    this.largest = largest;
+    this.specials = specials;
     let first = this.layers * this.heads * this.tokens;
     for (const extra of this.extras) {
       extra.first = first;
@@ -45,9 +48,13 @@ class Maps {
   }
 
   #add(row, factor, into) {
+    for (let i = 0; i < this.special; i++) {
+      into[i] += factor * this.specials[row * this.special + i];
+    }
     const scale = (factor * this.largest[row]) / 255;
-    const offset = row * this.tokens;
-    for (let i = 0; i < this.tokens; i++) into[i] += scale * this.weights[offset + i];
+    for (let i = 0; i < this.patches; i++) {
+      into[this.special + i] += scale * this.weights[row * this.patches + i];
+    }
   }
 
   // Some extra maps exist from [CLS] only.
@@ -198,15 +205,16 @@ class Panel {
     this.note = make("p", { className: "vx-note" });
     this.bar = make("canvas", { className: "vx-bar", width: 256, height: 1 });
     this.top = make("span");
+    this.caption = make("p", { className: "vx-caption" }, "Strongest patches");
     this.list = make("ol", { className: "vx-list" });
     this.lines = Array.from({ length: Math.min(STRONGEST, maps.patches) }, () => {
       const place = make("span");
       const fill = make("i");
       const value = make("b");
-      this.list.append(
-        make("li", {}, place, make("span", { className: "vx-meter" }, fill), value),
-      );
-      return { place, fill, value };
+      const meter = make("span", { className: "vx-meter" }, fill);
+      const line = make("li", {}, place, meter, value);
+      this.list.append(line);
+      return { line, place, fill, value };
     });
     this.element = make(
       "section",
@@ -223,7 +231,7 @@ class Panel {
         { className: "vx-words" },
         make("p", { className: "vx-title" }, this.heading, " ", this.from),
         this.note,
-        make("p", { className: "vx-caption" }, "Strongest patches"),
+        this.caption,
         this.list,
       ),
     );
@@ -322,7 +330,10 @@ class Panel {
       const y = 100 * Math.floor(patch / maps.columns);
       mark.style.transform = `translate(${x}%, ${y}%)`; // in percent of a patch: nothing is laid out
     };
-    this.numbers.forEach((mark, i) => put(mark, this.order[i] - maps.special));
+    this.numbers.forEach((mark, i) => {
+      const token = this.order[i];
+      put(mark, this.weights[token] > 0 ? token - maps.special : null);
+    });
     put(this.kept, pinned !== null && pinned + maps.special !== this.query ? pinned : null);
     put(this.asks, this.query >= maps.special ? this.query - maps.special : null);
   }
@@ -334,11 +345,12 @@ class Panel {
     this.from.textContent = `from ${this.#who(this.query)}`;
     this.top.textContent = percent(largest);
     this.order.forEach((token, i) => {
-      const { place, fill, value } = this.lines[i];
+      const { line, place, fill, value } = this.lines[i];
       const weight = this.weights[token];
+      line.hidden = weight === 0;
       place.textContent = maps.place(token - maps.special);
       fill.style.transform = `scaleX(${Math.min(1, weight / (largest || 1)).toFixed(3)})`;
-      value.textContent = percent(weight);
+      value.textContent = percent(weight).replace("below", "<"); // the column is narrow
     });
     const patch = pointed ?? pinned;
     const extra = maps.extras[this.view.kind];
@@ -364,11 +376,12 @@ class Panel {
   // All of it in words, for a screen reader.
   words() {
     const { maps } = this.app;
-    const places = this.order.map(
-      (token) => `${maps.place(token - maps.special)}, ${percent(this.weights[token])}`,
-    );
+    const places = this.order
+      .filter((token) => this.weights[token] > 0)
+      .map((token) => `${maps.place(token - maps.special)}, ${percent(this.weights[token])}`);
     const what = `${this.heading.textContent} ${this.from.textContent}`;
-    return `Map ${this.name}. ${what}. Strongest patches: ${places.join("; ")}. ${this.note.textContent}`;
+    const list = `${this.caption.textContent}: ${places.join("; ") || "none"}.`;
+    return `Map ${this.name}. ${what}. ${list} ${this.note.textContent}`;
   }
 }
 
@@ -543,7 +556,8 @@ async function render({ model, el }) {
     inflate(model.get("weights")),
     greyPicture(model.get("picture")),
   ]);
-  const maps = new Maps(spec.maps, weights, model.get("largest"));
+  const [largest, specials] = ["largest", "specials"].map((name) => floatsOf(model.get(name)));
+  const maps = new Maps(spec.maps, weights, largest, specials);
   const explorer = new Explorer(spec, maps, bytesOf(model.get("colours")), grey);
   el.append(explorer.element);
   return () => explorer.close();

@@ -28,9 +28,11 @@ class AttentionExplorer(anywidget.AnyWidget):
 
     Attributes:
         picture: The picture as a data URL (JPEG).
-        weights: One byte a weight, each row relative to its largest weight, compressed by
-            deflate. The rows of all layers and heads, (L * H * T, T), and then the extra maps.
-        largest: The largest weight of each of these rows, as little-endian float32.
+        weights: One byte a patch, each row relative to its largest patch, compressed by deflate.
+            The rows of all layers and heads, (L * H * T, patches), and then the extra maps.
+        largest: The largest weight of a patch in each of these rows, as little-endian float32.
+        specials: What the special tokens get in each of these rows, in full, because [CLS] may get
+            a hundred times as much as any patch: (rows, special tokens), as little-endian float32.
         colours: The colour maps, 256 times red, green and blue each.
         spec: All the rest, as JSON: sizes, names of the extra maps, what is shown first.
         poster: The figure that stands where no widget can run.
@@ -44,6 +46,7 @@ class AttentionExplorer(anywidget.AnyWidget):
     picture = traitlets.Unicode().tag(sync=True)
     weights = traitlets.Bytes().tag(sync=True)
     largest = traitlets.Bytes().tag(sync=True)
+    specials = traitlets.Bytes().tag(sync=True)
     colours = traitlets.Bytes().tag(sync=True)
     spec = traitlets.Dict().tag(sync=True)
 
@@ -105,12 +108,13 @@ def explore(
         names.append(name)
         relative.append(is_relative)
         rows.append(values)
-    weights, largest = as_bytes(np.concatenate(rows))
+    weights, largest, specials = as_bytes(np.concatenate(rows), special)
     return AttentionExplorer(
         _poster(picture, attn, grid, start, dict(zip(names, rows[1:], strict=True))),
         picture=_data_url(picture),
         weights=weights,
         largest=largest,
+        specials=specials,
         colours=b"".join(plots.colour_table(name).tobytes() for name in COLOURS),
         spec={
             "maps": {
@@ -133,19 +137,22 @@ def explore(
     )
 
 
-def as_bytes(rows: np.ndarray) -> tuple[bytes, bytes]:
-    """Rows of weights as bytes for the browser: `(weights, largest)` of `AttentionExplorer`.
+def as_bytes(rows: np.ndarray, special: int) -> tuple[bytes, bytes, bytes]:
+    """Rows of weights as bytes for the browser: `(weights, largest, specials)` of the explorer.
 
-    A weight is off by at most 1/510 of the largest weight in its row.
+    The weight of a patch is off by at most 1/510 of the largest patch in its row.
 
     Args:
         rows: Shape (N, T), float32, not negative.
+        special: How many special tokens come before the patches.
     """
-    largest = rows.max(axis=1)
+    patches = rows[:, special:]
+    largest = patches.max(axis=1)
     # In float64: 255 divided by the smallest float32 is no float32 any more.
     scale = 255 / np.maximum(largest.astype(np.float64), np.finfo(np.float32).tiny)
-    steps = np.rint(rows * scale[:, None]).astype(np.uint8)
-    return zlib.compress(steps.tobytes(), level=6), largest.astype("<f4").tobytes()
+    steps = np.rint(patches * scale[:, None]).astype(np.uint8)
+    exact = (values.astype("<f4").tobytes() for values in (largest, rows[:, :special]))
+    return zlib.compress(steps.tobytes(), level=6), *exact
 
 
 def checked(attn, grid: tuple[int, int]) -> np.ndarray:

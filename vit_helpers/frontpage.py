@@ -20,6 +20,7 @@ PICTURES = {
     "05_efficient_inference": "figure",
 }
 WIDTH, COLOURS, AIMS = 500, 64, 3
+MINUTES = re.compile(r"Measured on two CPU cores: .*")
 MARKS = "<!-- notebooks -->\n", "<!-- /notebooks -->"
 MEASURED_MARKS = "<!-- measured -->\n", "<!-- /measured -->"
 NOT_YET = "not measured yet"
@@ -110,3 +111,13 @@ def name(root: Path, stem: str) -> str:
 def _first_cell(root: Path, stem: str) -> str:
     notebook = json.loads((root / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
     return "".join(notebook["cells"][0]["source"])
+
+
+def tell_minutes(notebook, minutes: float) -> None:
+    """Write into the title of a notebook how long it took; `minutes` are those of its run."""
+    half = max(1, round(2 * minutes) / 2)
+    words = "less than a minute" if minutes < 0.75 else f"about {half:g} minute" + "s" * (half > 1)
+    line = f"Measured on two CPU cores: {words}. On a GPU: not measured yet."
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = MINUTES.sub(line, cell.source)

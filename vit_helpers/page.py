@@ -23,8 +23,14 @@ TEMPLATE = """
 <style>
 main { box-sizing: border-box; max-width: 62rem; margin: 0 auto; padding: 0 0.75rem; }
 .jp-InputPrompt, .jp-OutputPrompt { display: none; }
-.jp-OutputArea-output { overflow-x: auto; }
+.jp-OutputArea-output, .jp-CodeMirrorEditor { overflow-x: auto; }  /* on a phone */
 .jp-RenderedImage img { max-width: 100%; height: auto; }
+.jp-RenderedHTMLCommon pre {
+  font-family: var(--jp-code-font-family);
+  white-space: pre;
+  overflow-x: auto;
+}
+@media (max-width: 40rem) { .dataframe :is(td, th) { white-space: nowrap; } }
 math { font-size: 1.1em; }
 </style>
 {%- endblock -%}

@@ -11,6 +11,7 @@ import io
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from PIL import Image
 
 # Okabe and Ito (2008), "Color Universal Design".
@@ -417,6 +418,9 @@ def token_sinks(norms, received, special: int = 1) -> Plot:
     right.set_ylabel("share of the layer's attention in %")
     for ax, ticks in ((left, steps), (right, layers)):
         ax.set_xticks(ticks)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+        ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.legend(fontsize=9)
         ax.spines[["top", "right"]].set_visible(False)
     top = int(percents[:, 0].argmax())

@@ -39,6 +39,7 @@ class Run:
     peak_gib: float = 0.0
     figures: dict = field(default_factory=dict)
     error: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)  # of each code cell, by its id
 
 
 class PeakMemory:
@@ -129,10 +130,11 @@ def execute(path: Path):
     place = {"cell": 0}
 
     def started(cell, cell_index):
-        place["cell"] = cell_index
+        place["cell"], place["began"] = cell_index, time.perf_counter()
         progress.set_postfix_str(_first_line(cell))
 
     def finished(cell, cell_index, execute_reply):
+        run.seconds[cell.id] = round(time.perf_counter() - place["began"], 1)
         progress.update()
 
     watch = contextlib.ExitStack()
@@ -200,6 +202,8 @@ def run(names: list[str] | None = None, to: Path = BUILD) -> int:
         json.dumps([vars(r) for r in runs], indent=1) + "\n", encoding="utf-8"
     )
     print("\n" + table(runs))
+    if words := against_the_guide(runs):
+        print("\n" + words)
     failed = [r for r in runs if r.error]
     for r in failed:
         print(f"\nFAILED {r.notebook}, {r.error}", file=sys.stderr)
@@ -218,6 +222,26 @@ def table(runs: list[Run]) -> str:
     minutes, peak = sum(r.minutes for r in runs), max(r.peak_gib for r in runs)
     lines.append(f"{'together':<28} {minutes:>7.1f} {peak:>8.1f}")
     return "\n".join(lines)
+
+
+def against_the_guide(runs: list[Run]) -> str:
+    """How much longer this machine takes than the one that the instructor's guide speaks of.
+
+    Empty where the runs are not those of the guide: from another source or profile, or failed.
+    """
+    known = _recorded("timings.json")
+    env = course_environment()
+    if env["VIT_SOURCE"] != "offline" or env.get("VIT_PROFILE", "quick") != "quick":
+        return ""
+    if any(r.error or r.notebook not in known for r in runs):
+        return ""
+    here, there = sum(r.minutes for r in runs), sum(known[r.notebook] for r in runs)
+    if not there:
+        return ""
+    return (
+        f"The instructor's guide says {there:.1f} minutes for this, so multiply the minutes of the "
+        f"machine there by {here / there:.1f}."
+    )
 
 
 def refresh(names: list[str] | None = None) -> int:
@@ -249,6 +273,7 @@ def refresh(names: list[str] | None = None) -> int:
                 "language_info": {"name": "python"},
             }
         )
+        frontpage.tell_minutes(notebook, result.minutes)
         partial = path.with_suffix(".part")
         nbformat.write(notebook, partial)
         partial.replace(path)

@@ -138,7 +138,9 @@ class MapForm(ipywidgets.VBox):
     def _changed(self, change=None) -> None:
         one = self.show.value == self.ONE
         self.layer.disabled = self.head.disabled = not one
-        self.image.value = pixels.as_jpeg(self.picture())
+        picture = self.picture()
+        self.image.value = pixels.as_jpeg(picture)
+        self.image.layout.max_width = f"{picture.width}px"  # not blown up to the cell's width
         self.words.value = f'<p role="status">{html.escape(self.sentence())}</p>'
 
     def picture(self):

@@ -26,7 +26,7 @@ class HeadMap(Task):
     """The attention of one head from its queries and keys."""
 
     title = "Attention by hand"
-    minutes, difficulty = 10, HARD
+    difficulty = HARD
     question = """
         Write the attention of one head. Your function gets the queries `q` and the keys `k` of
         this head, both of shape (tokens, d): one row a token. It returns the map of shape (tokens,
@@ -129,7 +129,7 @@ class EntropyBits(Task):
     """Entropy of a row of attention, with zeros in it."""
 
     title = "How many places does a head look at?"
-    minutes, difficulty = 6, MEDIUM
+    difficulty = MEDIUM
     question = """
         Write the entropy of one row of attention, in bits: $-\\sum_i p_i \\log_2 p_i$. A row can
         hold exact zeros. They add nothing to the entropy, although $\\log 0$ is infinite. Your
@@ -201,7 +201,7 @@ class FarthestHead(Task):
     """The head with the largest mean attention distance."""
 
     title = "Which head looks farthest?"
-    minutes, difficulty = 3, EASY
+    difficulty = EASY
     question = """
         Each dot on the left of the figure is a head. Which one looks farthest? The distances are in
         `distance`, of shape (layers, heads). Answer with a pair: `(layer, head)`.
@@ -252,7 +252,7 @@ class RolloutMax(Task):
     """Rollout with the maximum over the heads."""
 
     title = "Rollout with the strongest head"
-    minutes, difficulty = 12, HARD
+    difficulty = HARD
     question = """
         Above, the heads were averaged. Write rollout with the **maximum** over the heads. Your
         function gets the attention of one picture, of shape (layers, heads, tokens, tokens), and

@@ -27,7 +27,7 @@ class EvalTransform(Task):
     """The processor's steps, one by one."""
 
     title = "Build the evaluation transform"
-    minutes, difficulty = 10, MEDIUM
+    difficulty = MEDIUM
     question = """
         Build the evaluation transform yourself: `prepare` gets a PIL picture in RGB, of any size,
         and returns a tensor of shape (3, 224, 224) with the numbers that the processor would
@@ -115,7 +115,7 @@ class CountSteps(Task):
     """How many steps a training has."""
 
     title = "How many steps?"
-    minutes, difficulty = 3, EASY
+    difficulty = EASY
     batch, epochs = 48, 7
     question = """
         Predict: suppose BATCH were 48. How often would the optimiser move the weights in 7 epochs
@@ -162,7 +162,7 @@ class StepInParts(Task):
     """Gradient accumulation: one step from a batch that does not fit into memory."""
 
     title = "A training step in parts"
-    minutes, difficulty = 12, HARD
+    difficulty = HARD
     question = """
         A batch of 64 pictures does not fit into your GPU? Then cut it into parts. Write a training
         step that runs the model on one part after the other and moves the weights **once**, just
@@ -280,7 +280,7 @@ class PicturesForInterval(Task):
     """How many test pictures a narrow interval takes."""
 
     title = "How many test pictures do you need?"
-    minutes, difficulty = 5, MEDIUM
+    difficulty = MEDIUM
     accuracy = 0.9
     question = """
         Suppose that a model is right in 90 % of the cases. How many test pictures does it take

@@ -26,7 +26,7 @@ class CountTokens(Task):
     """How many tokens a larger picture makes."""
 
     title = "More pixels, how many tokens?"
-    minutes, difficulty = 2, EASY
+    difficulty = EASY
     question = """
         Predict: how many tokens would this model read if its pictures were 384 x 384 pixels, with
         patches of the same size as above?
@@ -70,7 +70,7 @@ class TopK(Task):
     """Top-k without `torch.topk`."""
 
     title = "The best k without topk"
-    minutes, difficulty = 5, MEDIUM
+    difficulty = MEDIUM
     question = """
         `topk` gave us the five best classes. Write it yourself: `top_k` gets the logits of one
         picture and a number `k`. It returns the numbers of the `k` best classes, the best first.
@@ -134,7 +134,7 @@ class FindTemperature(Task):
     """The temperature at which a model claims 90 %."""
 
     title = "Make the model sound sure"
-    minutes, difficulty = 4, EASY
+    difficulty = EASY
     target = 0.9
     question = """
         Change one number: at which temperature does the model say its first class for the
@@ -180,7 +180,7 @@ class Softmax(Task):
     """Softmax with a temperature that does not overflow."""
 
     title = "Write softmax, and make it safe"
-    minutes, difficulty = 8, HARD
+    difficulty = HARD
     question = """
         Write softmax with a temperature, without calling one of the library. It gets logits of
         shape (classes,). The exponential of a number above 88 is too large for 32 bits, but your

@@ -3,7 +3,8 @@
 A task is a class (see the other modules of this package). It has all that the notebook, the
 solved edition and the tests need, so they cannot drift apart:
 
-- `question`, `minutes`, `difficulty`: the text above the learner's cell
+- `question`, `difficulty`: the text above the learner's cell; its minutes are counted from the
+  length of the question and of the solution (`minutes_for`)
 - `stub`: what stands in the cell; with it the check says "not attempted yet"
 - `solution_code`: what takes the place of the stub in the solved edition
 - `hints`: two or three, each saying more
@@ -12,10 +13,12 @@ solved edition and the tests need, so they cannot drift apart:
 """
 
 import ctypes
+import re
 import reprlib
 import textwrap
 import threading
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,11 +26,13 @@ import torch
 EASY, MEDIUM, HARD = "easy", "medium", "hard"
 RIGHT, WRONG, NOT_ATTEMPTED = "right", "not yet", "not attempted yet"
 SIGNS = {RIGHT: "✓", WRONG: "✗", NOT_ATTEMPTED: "○"}
+YOUR_TIME = "Your time:"  # the table over submitted notebooks looks for it
 
 HOW_TASKS_WORK = (
     "> **How the tasks work.** Put your answer in place of the dots and run the cell. `check` says "
     "at once whether it is right. `q1.hint()` in a cell of your own helps; call it again, and it "
-    "helps more. `q1.solution()` shows one way to do it. The minutes are our estimate."
+    "helps more. `q1.solution()` shows one way to do it. The minutes are counted from the length "
+    "of the question and of our solution; take your own time."
 )
 
 
@@ -63,6 +68,10 @@ class Record:
     tries: int = 0
     hints: int = 0
     solution_seen: bool = False
+    # When its cell was run for the first time.
+    began: float = field(default_factory=lambda: time.monotonic())
+    ended: float | None = None  # it was right for the first time
+    minutes: float = 0.0  # from the one to the other
 
 
 records: dict[str, Record] = {}  # by the id of the task, such as "01.2"
@@ -71,13 +80,13 @@ records: dict[str, Record] = {}  # by the id of the task, such as "01.2"
 class Task:
     """One task for the learner. Make it in a notebook with the model and data of that notebook."""
 
-    # Filled in by `register`, from the order in the module's list.
+    # Filled in by `register`: from the order in the module's list, and from the text.
     notebook: str  # such as "01_classify"
     number: int
     id: str  # number of the notebook and of the task, such as "01.2"
+    minutes: int
 
     title: str
-    minutes: int
     difficulty: str
     question: str
     make: str  # how the notebook makes it, such as "CountTokens(model)"
@@ -105,8 +114,22 @@ class Task:
             record.tries += 1
         if record.state != RIGHT:
             record.state = verdict.state
+            if verdict.state == RIGHT:
+                self._take_time()
         after = " (after the solution was shown)" if record.solution_seen else ""
-        print(f"{SIGNS[verdict.state]} Task {self.id}: {verdict.state}{after}. {verdict.message}")
+        words = verdict.message
+        if verdict.state == RIGHT and record.minutes >= 0.5:
+            words += f" {YOUR_TIME} ≈ {record.minutes:.0f} min."
+        print(f"{SIGNS[verdict.state]} Task {self.id}: {verdict.state}{after}. {words}")
+
+    def _take_time(self) -> None:
+        """Note the minutes since its cell was first run, or since another task was right.
+
+        Who runs all cells of a notebook first begins all its tasks at once.
+        """
+        ends = [record.ended for record in records.values() if record.ended is not None]
+        self._record.ended = time.monotonic()
+        self._record.minutes = (self._record.ended - max([self._record.began, *ends])) / 60
 
     def hint(self) -> None:
         """Give a hint. Each call says more, until there are no more."""
@@ -199,10 +222,32 @@ def one_line_a_paragraph(text: str) -> str:
 
 
 def register(notebook: str, classes) -> tuple:
-    """Give the tasks of a notebook their numbers and ids. Returns the classes as a tuple."""
+    """Give the tasks of a notebook numbers, ids and minutes. Returns the classes as a tuple."""
     for number, task in enumerate(classes, start=1):
         task.notebook, task.number, task.id = notebook, number, f"{notebook[:2]}.{number}"
+        task.minutes = minutes_for(task.question, task.stub, task.solution_code)
     return tuple(classes)
+
+
+def minutes_for(question: str, stub: str, solution: str) -> int:
+    """How many minutes a task is given, counted from its text.
+
+    One minute to run the cell and read the answer; one for 20 words of the question, which is
+    read more than once; one for 15 words and signs that the solution has more than the stub. A
+    function gets two more, because the first try seldom works. Where a value is asked for it may be
+    found by trying or looking, so its solution counts half.
+
+    These rates are a convention. They stay close to what the authors of the tasks had guessed one
+    by one (on average within a minute and a half); no class has timed them.
+    """
+    written = _symbols(solution) - _symbols(stub)
+    for_a_function = written / 15 + 2 if "def " in stub else written / 30
+    return round(1 + len(re.findall(r"\w+", question)) / 20 + for_a_function)
+
+
+def _symbols(code: str) -> int:
+    """Words and signs of code, without comments."""
+    return len(re.findall(r"\w+|[^\w\s]", re.sub(r"#.*", "", code)))
 
 
 # --- a time limit --------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ..errors import CourseError
 from . import ALL, of_notebook
-from .core import NOT_ATTEMPTED, RIGHT, WRONG, Task
+from .core import NOT_ATTEMPTED, RIGHT, WRONG, YOUR_TIME, Task
 
 NOT_RUN = "not run"
 # What `Task.check` prints.
 LINE = re.compile(rf"^[✓✗○] Task (\d\d\.\d): ({RIGHT}|{WRONG}|{NOT_ATTEMPTED})( \(after)?", re.M)
+TIME = re.compile(rf"^✓ Task (\d\d\.\d): .*{YOUR_TIME} ≈ (\d+) min\.$", re.M)
 LARGEST_BYTES = 100_000_000
 
 
@@ -106,6 +107,16 @@ def states(notebook: dict) -> dict[str, str]:
     }
 
 
+def minutes(notebook: dict) -> dict[str, int]:
+    """How many minutes tasks took until they were right, by id, from what their checks printed."""
+    outputs = [o for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
+    found: dict[str, int] = {}
+    for output in outputs:
+        for number, taken in TIME.findall("".join(output.get("text", ""))):
+            found[number] = min(int(taken), found.get(number, int(taken)))
+    return found
+
+
 def read_submissions(folder: Path) -> list[dict]:
     """One row for each notebook in a folder and its subfolders, in the order of their names.
 
@@ -113,7 +124,8 @@ def read_submissions(folder: Path) -> list[dict]:
         folder: Where the submitted notebooks are.
 
     Returns:
-        Rows with `file`, `notebook`, `right`, `tasks`, and a state for each task: `task 1`, ...
+        Rows with `file`, `notebook`, `right`, `tasks`, a state for each task (`task 1`, ...), and
+        the minutes that it took, where its check printed them (`minutes 1`, ...).
 
     Raises:
         CourseError: If there is no such folder, or no notebook in it.
@@ -135,21 +147,24 @@ def _row(path: Path, folder: Path) -> dict:
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise ValueError
-        found = states(json.loads(path.read_text(encoding="utf-8")))
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        found, taken = states(notebook), minutes(notebook)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return row | {"notebook": "cannot be read"}
     if not found:
         return row | {"notebook": "no task of the course"}
-    notebook = next(task.notebook for task in ALL if task.id in found)
+    stem = next(task.notebook for task in ALL if task.id in found)
     right = sum(state.startswith(RIGHT) for state in found.values())
     by_task = {f"task {number.split('.')[1]}": state for number, state in found.items()}
-    return row | {"notebook": notebook, "right": right, "tasks": len(found), **by_task}
+    times = {f"minutes {i.split('.')[1]}": taken[i] for i in found if i in taken}
+    return row | {"notebook": stem, "right": right, "tasks": len(found), **by_task, **times}
 
 
 def write_csv(rows: list[dict], file) -> None:
     """Write the rows of `read_submissions` as CSV with a header."""
     most = max(len(of_notebook(task.notebook)) for task in ALL)
-    columns = ["file", "notebook", "right", "tasks", *(f"task {i + 1}" for i in range(most))]
+    columns = ["file", "notebook", "right", "tasks"]
+    columns += [f"{kind} {i + 1}" for kind in ("task", "minutes") for i in range(most)]
     writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -27,7 +27,7 @@ class ParametersThatLearn(Task):
     """How many parameters learn if more blocks are frozen."""
 
     title = "How many parameters are left to learn?"
-    minutes, difficulty = 4, EASY
+    difficulty = EASY
     question = """
         Predict, from the table above: how many parameters would learn if all blocks but the
         **last one** were frozen, and the embeddings too?
@@ -77,7 +77,7 @@ class FreezeFirst(Task):
     """Freeze exactly the first blocks."""
 
     title = "Freeze exactly k blocks"
-    minutes, difficulty = 8, MEDIUM
+    difficulty = MEDIUM
     question = """
         Write `models.freeze` yourself. After `freeze_first(model, k)` the embeddings and the first
         `k` blocks are frozen, and everything else learns, **whatever was frozen before**. Parts
@@ -147,7 +147,7 @@ class TwoRates(Task):
     """Parameter groups for the optimiser."""
 
     title = "Two learning rates"
-    minutes, difficulty = 10, HARD
+    difficulty = HARD
     question = """
         An optimiser takes a list of **groups**: `[{"params": [...], "lr": 0.1}, ...]`. Write the
         groups for our recipe: the head learns with `head_lr`, everything else that is trainable
@@ -224,7 +224,7 @@ class TopKAccuracy(Task):
     """The share of pictures whose class is among the k best."""
 
     title = "Top-k accuracy"
-    minutes, difficulty = 6, MEDIUM
+    difficulty = MEDIUM
     question = """
         Write top-k accuracy: the share of pictures whose true class is among the `k` classes with
         the highest logits. It gets logits of shape (pictures, classes) and labels of shape

@@ -25,7 +25,7 @@ class CountFlops(Task):
     """An estimate of the floating-point operations of one picture."""
 
     title = "How much work is one picture?"
-    minutes, difficulty = 12, HARD
+    difficulty = HARD
     question = """
         Estimate the floating-point operations of one picture before you time anything. A linear
         layer from n to m numbers takes n x m multiplications and as many additions, so
@@ -91,7 +91,7 @@ class MegabytesInBf16(Task):
     """The size of the weights in 16 bits."""
 
     title = "Half the bits"
-    minutes, difficulty = 2, EASY
+    difficulty = EASY
     question = """
         Predict: how many megabytes (millions of bytes) do the weights of this model take in bf16?
         Within 2 % counts.
@@ -132,7 +132,7 @@ class Quantise(Task):
     """Round-trip quantisation with any number of bits and a scale for each row."""
 
     title = "Fewer bits still"
-    minutes, difficulty = 10, HARD
+    difficulty = HARD
     question = """
         Write the round trip for any number of bits, with a scale for each row. With 8 bits the
         whole numbers run from -127 to 127; with 4 bits from -7 to 7. `quantise(weight, bits)` gets
@@ -213,7 +213,7 @@ class ShouldWin(Task):
     """A forecast from operations and rates, before anything is timed."""
 
     title = "Which variant should win?"
-    minutes, difficulty = 6, MEDIUM
+    difficulty = MEDIUM
     question = """
         Say before you time them which variant **should** be the fastest here. No variant can be
         faster than its operations divided by the machine's rate in its number format. Each of
@@ -268,7 +268,7 @@ class PickForPhone(Task):
     """A choice from the table under three conditions."""
 
     title = "Pick the variant for a phone"
-    minutes, difficulty = 4, EASY
+    difficulty = EASY
     agreement = 0.8
     question = """
         The phone has **no PyTorch**, only ONNX Runtime: the name must begin with *ONNX Runtime*.
