@@ -1,6 +1,7 @@
 """The command line: `python -m vit_helpers COMMAND`; `--help` lists the commands."""
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def progress(folder: Path) -> int:
     from .tasks import editions
 
     rows = editions.read_submissions(folder)
-    sys.stdout.reconfigure(encoding="utf-8")  # names of files, also where Windows says cp1252
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files, where Windows says cp1252
+        sys.stdout.reconfigure(encoding="utf-8")
     editions.write_csv(rows, sys.stdout)
     return 0
 

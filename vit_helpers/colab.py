@@ -37,7 +37,7 @@ def missing() -> list[str]:
 
 
 def _name(line: str) -> str:
-    return re.match(r"[\w.-]+", line)[0]
+    return re.split(r"[^\w.-]", line, maxsplit=1)[0]
 
 
 def _installed(name: str) -> bool:

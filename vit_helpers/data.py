@@ -256,7 +256,7 @@ def _upright(picture: Image.Image) -> Image.Image:
         orientation = picture.getexif().get(ExifTags.Base.Orientation)
     except SyntaxError:  # no EXIF that can be read: shown as it is stored, as browsers do
         return picture
-    turn = _UPRIGHT.get(orientation)
+    turn = _UPRIGHT.get(orientation or 0)
     return picture if turn is None else picture.transpose(turn)
 
 
@@ -278,8 +278,9 @@ def _decode(content: bytes, name: str) -> Image.Image:
             picture = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
             return to_rgb(picture)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise CourseError(
-            f"{name!r} unpacks to more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels, "
+            f"{name!r} unpacks to more than {most:.0f} million pixels, "
             "which could fill the memory: make it smaller."
         ) from None
     except (OSError, SyntaxError, TypeError, ValueError) as error:  # PIL's words for "broken"

@@ -57,7 +57,7 @@ def hide(
         model does not see it.
     """
     one_of("baseline", baseline, BASELINES)
-    patch = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
+    patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
     height, width = pixel_values.shape[-2:]
     mask = hidden.repeat_interleave(patch[0], dim=-2).repeat_interleave(patch[1], dim=-1)
     mask = nn.functional.pad(mask, (0, width - mask.shape[-1], 0, height - mask.shape[-2]))

@@ -40,7 +40,8 @@ def picture(root: Path, stem: str) -> tuple[bytes, str]:
     notebook = json.loads((root / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
     cell = next(c for c in notebook["cells"] if c.get("id") == PICTURES[stem])
     output = next(o for o in cell["outputs"] if "image/png" in o.get("data", {}))
-    words = re.match(r".{30,}?(?=[.;] |[.;]?$)", output["metadata"]["image/png"]["alt"])[0]
+    alt = output["metadata"]["image/png"]["alt"]
+    words = re.findall(r"^.{30,}?(?=[.;] |[.;]?$)", alt)[0]
     image = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB")
     image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
     palette, buffer = image.quantize(COLOURS), io.BytesIO()
@@ -52,7 +53,7 @@ def row(root: Path, stem: str, words: str) -> str:
     """A row of the table: name and minutes, the first things one will be able to do, picture."""
     notebook = json.loads((root / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
     title = "".join(notebook["cells"][0]["source"])
-    name = re.search(r"^# \d+ (.+)$", title, re.M)[1]
+    (name,) = re.findall(r"^# \d+ (.+)$", title, re.M)
     aims = re.findall(r"^- (.+)$", title, re.M)
     minutes = json.loads((root / "docs" / "timings.json").read_text(encoding="utf-8"))[stem]
     words = words.replace("|", "/")
@@ -64,7 +65,12 @@ def row(root: Path, stem: str, words: str) -> str:
 
 def with_table(readme: str, rows: list[str]) -> str:
     """The text of the README with its table of notebooks written anew."""
-    before, rest = readme.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
     head = "| notebook | what you will be able to do | from its saved output |\n|---|---|---|\n"
-    return before + MARKS[0] + "\n" + head + "".join(rows) + "\n" + MARKS[1] + after
+    return between(readme, MARKS, head + "".join(rows))
+
+
+def between(text: str, marks: tuple[str, str], new: str) -> str:
+    """The text with what stands between two marks replaced."""
+    before, rest = text.split(marks[0])
+    _, after = rest.split(marks[1])
+    return before + marks[0] + "\n" + new + "\n" + marks[1] + after

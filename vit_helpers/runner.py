@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from . import frontpage
 from .errors import CourseError
@@ -126,7 +127,7 @@ def execute(path: Path):
     run = Run(path.stem)
     code_cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     progress = bar(desc=path.stem, total=code_cells, unit="cell")
-    place = {"cell": 0}
+    place: dict[str, Any] = {"cell": 0}
 
     def started(cell, cell_index):
         place["cell"] = cell_index

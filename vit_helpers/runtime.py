@@ -17,9 +17,13 @@ import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import cache, colab, resources
 from .errors import CourseError, one_of
+
+if TYPE_CHECKING:
+    import torch  # takes seconds, and the command line mostly does without
 
 PROFILES = ("quick", "full")
 
@@ -36,8 +40,8 @@ class Runtime:
         seed: Seed of every random generator.
     """
 
-    device: object
-    precision: object
+    device: "torch.device"
+    precision: "torch.dtype"
     source: str
     profile: str
     seed: int

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import nn
@@ -606,9 +607,9 @@ class Run:
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
-    scheduler: object
-    scaler: object
-    train_loader: object
+    scheduler: Any
+    scaler: Any
+    train_loader: Any
     history: History
     plan: dict
     kept: dict = field(default_factory=dict)

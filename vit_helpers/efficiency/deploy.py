@@ -203,7 +203,7 @@ def link_packages(folder: Path) -> list[str]:
     for name in known:
         module = modules.get(name, name)
         place = importlib.util.find_spec(module)
-        if place is None:
+        if place is None or not place.submodule_search_locations:
             raise CourseError(f"{name} is not installed: pip install {name}")
         found = Path(next(iter(place.submodule_search_locations)))
         (folder / module).symlink_to(found)
@@ -216,4 +216,4 @@ def link_packages(folder: Path) -> list[str]:
 def _requirements(name: str) -> list[str]:
     """Names of the packages that a package always needs."""
     lines = [line for line in requires(name) or [] if ";" not in line]
-    return [re.match(r"[\w-]+", line).group().lower() for line in lines]
+    return [re.split(r"[^\w-]", line, maxsplit=1)[0].lower() for line in lines]

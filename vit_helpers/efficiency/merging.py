@@ -39,12 +39,13 @@ class MergingViT(nn.Module):
         self.heads = model.config.num_attention_heads
         self.embeddings = models.embeddings(model)
         self.blocks = nn.ModuleList(_Block(block, self.heads) for block in models.blocks(model))
-        self.norm, self.head = getattr(model.base_model, "layernorm", None), models.head(model)
-        if self.norm is None or self.head.in_features != model.config.hidden_size:
+        norm, self.head = getattr(model.base_model, "layernorm", None), models.head(model)
+        if norm is None or self.head.in_features != model.config.hidden_size:
             name = type(model).__name__
             raise CourseError(
                 f"{name} does not classify by its [CLS] token alone: not a plain ViT."
             )
+        self.norm = norm
         self.eval()
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:

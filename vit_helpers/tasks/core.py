@@ -252,7 +252,7 @@ def within(seconds: float, function, *args):
 
 
 def _ask_to_stop(thread: threading.Thread) -> None:
-    identity = ctypes.c_ulong(thread.ident)
+    identity = ctypes.c_ulong(thread.ident or 0)  # a thread that never started has no number
     ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, ctypes.py_object(TimeIsUp))
 
 
