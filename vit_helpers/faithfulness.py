@@ -170,8 +170,9 @@ def mean_interval(values: torch.Tensor) -> tuple[float, float]:
 
     if len(values) < 2:
         raise CourseError(f"{len(values)} value has no interval: measure at least 2 pictures.")
-    error = values.double().std().item() / math.sqrt(len(values))
-    return values.double().mean().item(), stats.t.ppf(0.975, len(values) - 1) * error
+    exact = values.cpu().double()  # Apple's GPU has no float64
+    error = exact.std().item() / math.sqrt(len(values))
+    return exact.mean().item(), stats.t.ppf(0.975, len(values) - 1) * error
 
 
 def table(measured: dict[str, dict[str, torch.Tensor]], reference: str = "random"):

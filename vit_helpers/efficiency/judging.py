@@ -140,7 +140,7 @@ def _judged(logits: torch.Tensor, reference: torch.Tensor, labels) -> dict:
 
 
 def _share(same: torch.Tensor) -> float:
-    return same.double().mean().item()
+    return same.cpu().double().mean().item()
 
 
 def agree(logits: torch.Tensor, reference: torch.Tensor) -> tuple[float, float]:

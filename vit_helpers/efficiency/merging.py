@@ -76,7 +76,9 @@ class _Block(nn.Module):
         self.query, self.key, self.value, self.out, self.fc1, self.fc2 = linear
         self.norm1, self.norm2 = norms
         mlp = getattr(block, "mlp", None) or block.intermediate
-        self.activation = getattr(mlp, "activation_fn", None) or mlp.intermediate_act_fn
+        self.activation = getattr(mlp, "activation_fn", getattr(mlp, "intermediate_act_fn", None))
+        if self.activation is None:
+            raise CourseError(f"A {type(mlp).__name__} has parts of its own: not a plain ViT.")
 
     def attend(self, tokens, size):
         """The attention half of a block. Returns `(tokens, keys)`, both (B, T, D).
