@@ -7,6 +7,11 @@ os.environ["VIT_SEED"] = "0"
 os.environ["VIT_BARS"] = "off"
 
 import pytest
+from hypothesis import settings
+
+# No test measures its own time by the way: on a busy machine any example may take seconds.
+settings.register_profile("course", deadline=None)
+settings.load_profile("course")
 
 
 @pytest.fixture

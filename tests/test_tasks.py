@@ -641,7 +641,7 @@ def test_a_function_that_never_returns_is_stopped(notebook):
 def test_a_function_that_cannot_be_stopped_is_left_and_said_so(notebook):
     task = make("TopK", notebook)
     task.limit_seconds = 0.2
-    verdict = task.verdict(lambda logits, k: time.sleep(3))
+    verdict = task.verdict(lambda logits, k: time.sleep(60))
     assert "restart the kernel" in verdict.message
 
 

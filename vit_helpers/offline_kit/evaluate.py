@@ -163,8 +163,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Expected calibration error in per cent (Naeini et al. 2015): how far confidence lies from
-    accuracy, averaged over equally wide bins of confidence."""
+    """Expected calibration error in per cent (Naeini et al. 2015).
+
+    How far confidence lies from accuracy, averaged over equally wide bins of confidence.
+    """
     confidence, answer = logits.softmax(1).max(1)
     right = (answer == labels).float()
     which = (confidence * bins).long().clamp_max(bins - 1)
