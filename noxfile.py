@@ -6,19 +6,31 @@ README (`vit_helpers/tested.py`). A Python that is not on this machine is skippe
 `strict` (execute them and compare every output with the saved one).
 """
 
+import os
+import shutil
+import subprocess
+
 import nox
+
+if shutil.which("pyenv"):  # it shows a Python that it has only if it is asked for that one
+    names = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True).stdout
+    os.environ["PYENV_VERSION"] = ":".join(reversed(names.split()))
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv"
 nox.options.stop_on_first_error = False
 
+TOOLS = ("hypothesis", "nbval", "pytest", "pyyaml")  # what the tests need, and no learner
 OFFLINE = {"VIT_SOURCE": "offline", "VIT_PROFILE": "quick", "VIT_SEED": "0", "VIT_BARS": "off"}
 
 
-@nox.session(python=["3.10", "3.11", "3.12"])  # NumPy 1.26 ends at Python 3.12
+OLDEST = ["3.10", "3.11", "3.12"]  # NumPy 1.26 ends there
+
+
+@nox.session(python=OLDEST)
 def oldest(session: nox.Session) -> None:
     """The lower ends of pyproject.toml, as requirements-oldest.txt has them."""
-    session.install("-r", "requirements-oldest.txt")
+    session.install("-r", "requirements-oldest.txt", *TOOLS)
     check(session, "unit", "run")
 
 
@@ -50,3 +62,10 @@ def check(session: nox.Session, *steps: str) -> None:
     for step in steps:
         session.run("python", "-m", *commands[step], env=OFFLINE)
     session.run("python", "-m", "vit_helpers.tested", "record", session.name, *steps)
+
+
+if __name__ == "__main__":  # which of them is the first here, for `make test-oldest`
+    checks = [[f"python{version}", "--version"] for version in OLDEST]
+    there = [c for c in checks if shutil.which(c[0])]
+    here = [c[0] for c in there if not subprocess.run(c, capture_output=True).returncode]
+    print(here[0].removeprefix("python"))

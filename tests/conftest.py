@@ -37,3 +37,9 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=f"{reason}: set {variable}=1"))
+    if on_gpu := [item for item in items if "gpu" in item.keywords]:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in on_gpu:
+                item.add_marker(pytest.mark.skip(reason="there is no GPU"))

@@ -319,7 +319,7 @@ MISTAKES = {
         (body("A.abs().argsort(descending=True)[:B]"), "large, but not good"),
     ],
     "FindTemperature": [
-        (1.0, "says 31.4 %"),
+        (1.0, "With a temperature of 1 the model says "),
         (90, "share in percent"),
         (0, "divide by zero"),
         (-1, "order of the classes round"),

@@ -43,7 +43,6 @@ def test_the_readme_shows_what_the_file_holds():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = tested.read(ROOT)
     assert tested.between(text, tested.MARKS, tested.table(rows)) == text
-    assert {"oldest", "pinned"} <= {name.split("-")[0] for name in rows}
 
 
 def versions(file: str) -> dict[str, str]:
@@ -56,8 +55,7 @@ def test_the_oldest_versions_are_the_lower_ends_of_pyproject():
     lower = dict(re.findall(r'"([a-z][\w-]*)>=([\d.]+)"', text))
     needed = re.findall(r'"([\w-]+)>=', text.split("\ndependencies = [")[1].split("\n]")[0])
     old = versions("requirements-oldest.txt")
-    assert set(needed) <= set(old)
-    assert {name: lower[name] for name in old} == old
+    assert {name: lower[name] for name in needed} == old
 
 
 def test_the_oldest_session_runs_with_nothing_newer_than_declared():

@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--to", type=Path, default=runner.BUILD, help="folder for the results")
     refresh = commands.add_parser("refresh", help="execute and store the outputs in notebooks/")
     refresh.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
-    test = commands.add_parser("test", help="unit tests, notebooks against outputs, ruff")
+    test = commands.add_parser("test", help="unit tests, notebooks against outputs, lint")
     test.add_argument("only", nargs="?", default="all", choices=["all", *runner.TEST_STEPS])
     prefetch = commands.add_parser("prefetch", help="download all that the course needs")
     prefetch.add_argument("--to", type=Path, help="a folder to copy or share (set VIT_CACHE to it)")

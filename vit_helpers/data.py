@@ -85,6 +85,8 @@ def class_names(dataset) -> list[str]:
 def take(dataset, count: int | None, seed: int = 0):
     """A random, balanced part of a split: the same number of pictures of every class.
 
+    `VIT_PICTURES` may set an upper limit.
+
     Args:
         dataset: A split with a `label` column.
         count: About how many pictures (rounded down to a multiple of the number of classes);
@@ -94,6 +96,8 @@ def take(dataset, count: int | None, seed: int = 0):
     Raises:
         CourseError: If that is less than one picture a class.
     """
+    if most := runtime.most_pictures():
+        count = min(most, len(dataset) if count is None else count)
     if count is None or count >= len(dataset):
         return dataset
     names = class_names(dataset)

@@ -314,7 +314,7 @@ def notebook_tests(folder: Path) -> list[str]:
 
 
 def test(only: str = "all") -> int:
-    """Unit tests, every notebook against its stored outputs, then ruff.
+    """Unit tests with their coverage, every notebook against its stored outputs, ruff and mypy.
 
     The solved edition takes as long as the notebooks again, so `all` leaves it to `.ci/run`. The
     browser tests are unit tests, too, but skipped where there is no browser; `browser` insists.
@@ -330,19 +330,20 @@ def test(only: str = "all") -> int:
     """
     env = course_environment(VIT_SOURCE="offline", VIT_PROFILE="quick", VIT_SEED="0")
     python = [sys.executable, "-m"]
-    steps = {
-        "unit": [*python, "pytest", "-q", "tests"],
-        "notebooks": notebook_tests(NOTEBOOKS),
-        "lint": [*python, "ruff", "check", "."],
-        "solved": [*python, "vit_helpers", "solve", "--run"],
-        "browser": [*python, "pytest", "-q", "-s", "-m", "browser", "tests"],
-    }
+    steps = [
+        ("unit", [*python, "pytest", "-q", "--cov", "tests"]),
+        ("notebooks", notebook_tests(NOTEBOOKS)),
+        ("lint", [*python, "ruff", "check", "."]),
+        ("lint", [*python, "mypy"]),
+        ("solved", [*python, "vit_helpers", "solve", "--run"]),
+        ("browser", [*python, "pytest", "-q", "-s", "-m", "browser", "tests"]),
+    ]
     if only == "browser" and not find_browser():
         raise CourseError(
             "The browser tests need a Chromium: install Debian's (apt-get install chromium), or "
             "name another in VIT_BROWSER."
         )
-    for name, command in steps.items():
+    for name, command in steps:
         if only == name or (only == "all" and name not in ("solved", "browser")):
             print(f"== {name}", flush=True)
             status = subprocess.run(command, cwd=ROOT, env=env).returncode

@@ -8,6 +8,7 @@ The environment variables are read here and nowhere else:
 | `VIT_PROFILE` | `quick` (fits two CPU cores), `full` (published accuracy, on a GPU) | `quick` |
 | `VIT_SEED` | a whole number from 0 | `0` |
 | `VIT_BARS` | `on`, `off` (progress bars) | `on` |
+| `VIT_PICTURES` | at most so many pictures of a split, to try `full` in minutes | all |
 
 `VIT_CACHE`, a folder, is read in `cache`.
 """
@@ -91,6 +92,14 @@ def read_seed() -> int:
     return int(text)
 
 
+def most_pictures() -> int | None:
+    """Value of `VIT_PICTURES`, or `None`; raises `CourseError` if it is not a number from 1."""
+    text = os.environ.get("VIT_PICTURES")
+    if text is not None and not (text.isdecimal() and int(text)):
+        raise CourseError(f"VIT_PICTURES is {text!r}, but must be a whole number from 1, like 200.")
+    return None if text is None else int(text)
+
+
 def seed_everything(seed: int) -> None:
     """Seed the generators of Python, NumPy and torch (all devices)."""
     import numpy as np
@@ -147,6 +156,7 @@ def setup(*needs: str) -> Runtime:
     profile = read_choice("VIT_PROFILE", PROFILES, "quick")
     seed = read_seed()
     read_choice("VIT_BARS", ("on", "off"), "on")
+    most_pictures()
     wanted = read_choice("VIT_SOURCE", resources.SOURCES, "auto")
     source, notice = choose_source(wanted, needs)
     quiet(offline=source == "offline")
