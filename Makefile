@@ -1,16 +1,18 @@
 # make run    execute the five notebooks from the offline kit into build/
-# make test   unit tests, notebooks against their stored outputs, ruff
+# make test   unit tests, notebooks against their stored outputs, ruff and mypy
 # make test-solved  the notebooks with every task solved: every check must pass
 # make test-browser  the explorer in Chromium; insists on one
 # make site     the course as static pages, in build/site
 # make test-site  builds them and opens them in Chromium
+# make test-oldest   unit tests and notebooks with the oldest libraries, in an environment of its own
+# make test-versions   the same with the oldest, pinned and newest, in every Python that is here
 # make lab    open JupyterLab
 # make refresh  execute the notebooks and store their outputs (look at them before a commit)
 # make kit    build the data twins of the offline kit again
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: run test test-solved test-browser site test-site lab refresh kit clean
+.PHONY: run test test-solved test-browser site test-site test-oldest test-versions lab refresh kit clean
 .DELETE_ON_ERROR:
 
 # The stamp is newer than what it was installed from: then there is nothing to install.
@@ -40,6 +42,12 @@ site: .venv/installed-site
 
 test-site: .venv/installed-site
 	$(VENV)/python -m vit_helpers test site
+
+test-oldest: .venv/installed
+	$(VENV)/python -m nox -s "oldest-$$($(VENV)/python noxfile.py)"
+
+test-versions: .venv/installed
+	$(VENV)/python -m nox --no-error-on-missing-interpreters
 
 lab: .venv/installed
 	$(VENV)/python -m jupyterlab notebooks

@@ -7,6 +7,11 @@ os.environ["VIT_SEED"] = "0"
 os.environ["VIT_BARS"] = "off"
 
 import pytest
+from hypothesis import settings
+
+# No test measures its own time by the way: on a busy machine any example may take seconds.
+settings.register_profile("course", deadline=None)
+settings.load_profile("course")
 
 
 @pytest.fixture
@@ -49,3 +54,9 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=f"{reason}: set {variable}=1"))
+    if on_gpu := [item for item in items if "gpu" in item.keywords]:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in on_gpu:
+                item.add_marker(pytest.mark.skip(reason="there is no GPU"))

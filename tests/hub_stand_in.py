@@ -203,6 +203,11 @@ def _handler(hub: StandIn):
             return entry
 
         def file(self, path, kind):
+            if "/resolve/main/" in path:  # the newest commit, as on the Hub; here there is one
+                base, name = path.split("/resolve/main/")
+                start = f"{base}/resolve/"
+                commits = [p[len(start) :].split("/")[0] for p in hub.files if p.startswith(start)]
+                path = f"{start}{commits[0]}/{name}" if commits else path
             content = hub.files.get(path.removeprefix("/cdn"))
             if content is None:
                 return self.send(b"", 404, {"X-Error-Code": "EntryNotFound"})

@@ -445,12 +445,29 @@ def test_relevance_equals_a_plain_loop(family):
         torch.testing.assert_close(result[i], expected, atol=1e-5, rtol=1e-5)
 
 
+def with_hidden_states(model, pixels):
+    """The model's output, and its tokens before the first block and after each.
+
+    In transformers 4.57 the last of `output_hidden_states` has gone through the layer norm.
+    """
+    states = []
+
+    def keep(block, inputs, output):
+        states.append(output[0] if isinstance(output, tuple) else output)
+
+    hooks = [block.register_forward_hook(keep) for block in models.blocks(model)]
+    output = model(pixel_values=pixels, output_attentions=True)
+    for hook in hooks:
+        hook.remove()
+    return output, [model.vit.embeddings(pixels), *states]
+
+
 def legrad_by_hand(model, pixels, label):
     """Bousselham et al. 2024, section 3, for one picture: a model cut short after each layer."""
     vit, total = model.vit, 0
     for depth in range(1, model.config.num_hidden_layers + 1):
-        output = model(pixel_values=pixels[None], output_attentions=True, output_hidden_states=True)
-        score = model.classifier(vit.layernorm(output.hidden_states[depth])[:, 0])[0, label]
+        output, states = with_hidden_states(model, pixels[None])
+        score = model.classifier(vit.layernorm(states[depth])[:, 0])[0, label]
         (gradient,) = torch.autograd.grad(score, output.attentions[depth - 1])
         total = total + gradient[0].clamp_min(0).mean(dim=(0, 1))
     return total / model.config.num_hidden_layers
@@ -551,7 +568,7 @@ def test_permuting_patches_permutes_every_map(nowhere, order, method):
 
 
 def test_token_norms_are_those_of_the_hidden_states(model, pixels):
-    expected = model(pixel_values=pixels, output_hidden_states=True).hidden_states
+    _, expected = with_hidden_states(model, pixels)
     norms = attention.token_norms(model, pixels)
     torch.testing.assert_close(norms, torch.stack([h.norm(dim=-1) for h in expected], dim=1))
     # Norms need no maps: a fused model gives them too.

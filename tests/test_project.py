@@ -120,6 +120,8 @@ class TestNotebook:
         )
         assert not re.search(r"/(home|root|Users|tmp|work|var)/|[A-Z]:\\\\", text)
         assert "Warning" not in text
+        tokens = r"hf_[A-Za-z]{20}|gh[pousr]_\w{20}|AKIA[A-Z0-9]{16}|Bearer \w{16}"
+        assert not re.search(tokens, text)
 
     def test_every_figure_has_words(self, path):
         notebook = read(path)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from vit_helpers import runtime
+from vit_helpers import data, runtime
 from vit_helpers.errors import CourseError, in_range
 
 
@@ -14,6 +14,8 @@ from vit_helpers.errors import CourseError, in_range
         ("VIT_SOURCE", "internet", "'auto', 'hub', 'offline'"),
         ("VIT_PROFILE", "fast", "'quick', 'full'"),
         ("VIT_BARS", "yes", "'on', 'off'"),
+        ("VIT_PICTURES", "0", "a whole number from 1"),
+        ("VIT_PICTURES", "few", "a whole number from 1"),
     ],
 )
 def test_unknown_value_of_a_variable_is_named_with_the_allowed_ones(
@@ -97,3 +99,9 @@ def test_show_source_shows_the_code():
 
     assert "def bar(" in show_source(runtime.bar).data
     assert "def bar(" in show_source(functools.partial(runtime.bar, desc="x")).data
+
+
+def test_vit_pictures_limits_every_split_whatever_was_asked_for(rt, monkeypatch):
+    split = data.load_dataset("cifar10")["train"]
+    monkeypatch.setenv("VIT_PICTURES", "20")
+    assert [len(data.take(split, count)) for count in (10, 50, None)] == [10, 20, 20]

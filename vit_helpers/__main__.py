@@ -1,6 +1,7 @@
 """The command line: `python -m vit_helpers COMMAND`; `--help` lists the commands."""
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--to", type=Path, default=runner.BUILD, help="folder for the results")
     refresh = commands.add_parser("refresh", help="execute and store the outputs in notebooks/")
     refresh.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
-    test = commands.add_parser("test", help="unit tests, notebooks against outputs, ruff")
+    test = commands.add_parser("test", help="unit tests, notebooks against outputs, lint")
     test.add_argument("only", nargs="?", default="all", choices=["all", *runner.TEST_STEPS])
     prefetch = commands.add_parser("prefetch", help="download all that the course needs")
     prefetch.add_argument("--to", type=Path, help="a folder to copy or share (set VIT_CACHE to it)")
@@ -101,7 +102,8 @@ def progress(folder: Path) -> int:
     from .tasks import editions
 
     rows = editions.read_submissions(folder)
-    sys.stdout.reconfigure(encoding="utf-8")  # names of files, also where Windows says cp1252
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files, where Windows says cp1252
+        sys.stdout.reconfigure(encoding="utf-8")
     editions.write_csv(rows, sys.stdout)
     return 0
 

@@ -79,7 +79,7 @@ def stamp(repository: str, root: Path) -> list[Path]:
     if not here.is_file() or not notebooks:
         raise CourseError(f"{str(root)!r} is no clone of the course: run this from a clone.")
     line = re.compile(r'^REPOSITORY = "(.+)"$', re.MULTILINE)
-    old = line.search(here.read_text(encoding="utf-8"))[1]
+    (old,) = line.findall(here.read_text(encoding="utf-8"))
     # As text, so that nothing else in a notebook changes. `old` ends where the name does.
     sites = r"github\.com/|google\.com/github/|mybinder\.org/v2/gh/"
     carried = re.compile(rf"({sites}){re.escape(old)}(?![\w.-])")

@@ -37,7 +37,7 @@ def missing() -> list[str]:
 
 
 def _name(line: str) -> str:
-    return re.match(r"[\w.-]+", line)[0]
+    return re.split(r"[^\w.-]", line, maxsplit=1)[0]
 
 
 def _installed(name: str) -> bool:
@@ -68,7 +68,7 @@ def complete() -> None:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("".join(f"{pin}\n" for pin in _pins()), encoding="utf-8")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
-        result = subprocess.run([*pip, *lacking], capture_output=True, text=True)
+        result = subprocess.run([*pip, *lacking], capture_output=True, text=True, encoding="utf-8")
     if result.returncode:
         said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
         reason = said[-1].removeprefix("ERROR: ") if said else "no reason given"

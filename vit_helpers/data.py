@@ -117,6 +117,8 @@ def class_names(dataset) -> list[str]:
 def take(dataset, count: int | None, seed: int = 0):
     """A random, balanced part of a split: the same number of pictures of every class.
 
+    `VIT_PICTURES` may set an upper limit.
+
     Args:
         dataset: A split with a `label` column.
         count: About how many pictures (rounded down to a multiple of the number of classes);
@@ -126,6 +128,8 @@ def take(dataset, count: int | None, seed: int = 0):
     Raises:
         CourseError: If that is less than one picture a class.
     """
+    if most := runtime.most_pictures():
+        count = min(most, len(dataset) if count is None else count)
     if count is None or count >= len(dataset):
         return dataset
     names = class_names(dataset)
@@ -288,7 +292,7 @@ def _upright(picture: Image.Image) -> Image.Image:
         orientation = picture.getexif().get(ExifTags.Base.Orientation)
     except SyntaxError:  # no EXIF that can be read: shown as it is stored, as browsers do
         return picture
-    turn = _UPRIGHT.get(orientation)
+    turn = _UPRIGHT.get(orientation or 0)
     return picture if turn is None else picture.transpose(turn)
 
 
@@ -310,8 +314,9 @@ def _decode(content: bytes, name: str) -> Image.Image:
             picture = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
             return to_rgb(picture)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise CourseError(
-            f"{name!r} unpacks to more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels, "
+            f"{name!r} unpacks to more than {most:.0f} million pixels, "
             "which could fill the memory: make it smaller."
         ) from None
     except (OSError, SyntaxError, TypeError, ValueError) as error:  # PIL's words for "broken"

@@ -57,7 +57,7 @@ def hide(
         model does not see it.
     """
     one_of("baseline", baseline, BASELINES)
-    patch = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
+    patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
     height, width = pixel_values.shape[-2:]
     mask = hidden.repeat_interleave(patch[0], dim=-2).repeat_interleave(patch[1], dim=-1)
     mask = nn.functional.pad(mask, (0, width - mask.shape[-1], 0, height - mask.shape[-2]))
@@ -170,8 +170,9 @@ def mean_interval(values: torch.Tensor) -> tuple[float, float]:
 
     if len(values) < 2:
         raise CourseError(f"{len(values)} value has no interval: measure at least 2 pictures.")
-    error = values.double().std().item() / math.sqrt(len(values))
-    return values.double().mean().item(), stats.t.ppf(0.975, len(values) - 1) * error
+    exact = values.cpu().double()  # Apple's GPU has no float64
+    error = exact.std().item() / math.sqrt(len(values))
+    return exact.mean().item(), stats.t.ppf(0.975, len(values) - 1) * error
 
 
 def table(measured: dict[str, dict[str, torch.Tensor]], reference: str = "random"):

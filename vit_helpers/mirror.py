@@ -30,9 +30,9 @@ def flowers_to_parquet(original: Path, to: Path) -> None:
     with tarfile.open(original / "102flowers.tgz") as archive:
         # One pass: in a compressed archive every step back starts at the beginning.
         pictures = {
-            Path(entry.name).name: archive.extractfile(entry).read()
+            Path(entry.name).name: content.read()
             for entry in archive
-            if entry.isfile()
+            if (content := archive.extractfile(entry))  # a folder has none
         }
     to.mkdir(parents=True, exist_ok=True)
     for split, key in SPLITS.items():

@@ -49,8 +49,8 @@ class Painter:
 
     def one(self, layer: int, head: int | None, query: int = 0) -> Image.Image:
         """One map over the picture, scaled to its own largest weight."""
-        colours = self._colours(self.weights(layer, head, query))
-        colours = Image.fromarray(colours).resize(self.large.size, Image.Resampling.BILINEAR)
+        weights = self._colours(self.weights(layer, head, query))
+        colours = Image.fromarray(weights).resize(self.large.size, Image.Resampling.BILINEAR)
         return Image.blend(self.large, colours, plots.OPACITY)
 
     def all(self, query: int = 0) -> Image.Image:
@@ -59,10 +59,10 @@ class Painter:
         maps = self.attn[:, :, query, self.special :]
         maps = maps / np.maximum(maps.max(axis=-1, keepdims=True), 1e-12)
         maps = maps.reshape(self.layers, self.heads, *self.grid).swapaxes(1, 2)
-        colours = self._colours(maps.reshape(self.layers * self.grid[0], -1))
+        patches = self._colours(maps.reshape(self.layers * self.grid[0], -1))
         width, height = self.cell
         size = (self.heads * width, self.layers * height)
-        colours = Image.fromarray(colours).resize(size, Image.Resampling.NEAREST)
+        colours = Image.fromarray(patches).resize(size, Image.Resampling.NEAREST)
         maps = np.array(Image.blend(self._tiles, colours, plots.OPACITY))
         maps[::height] = maps[:, ::width] = 255  # white lines between the maps
         sheet = self.sheet.copy()

@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from . import frontpage
 from .errors import CourseError
@@ -127,7 +128,7 @@ def execute(path: Path):
     run = Run(path.stem)
     code_cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     progress = bar(desc=path.stem, total=code_cells, unit="cell")
-    place = {"cell": 0}
+    place: dict[str, Any] = {"cell": 0}
 
     def started(cell, cell_index):
         place["cell"], place["began"] = cell_index, time.perf_counter()
@@ -352,7 +353,7 @@ def notebook_tests(folder: Path) -> list[str]:
 
 
 def test(only: str = "all") -> int:
-    """Unit tests, every notebook against its stored outputs, then ruff.
+    """Unit tests with their coverage, every notebook against its stored outputs, ruff and mypy.
 
     The solved edition takes as long as the notebooks again, so `all` leaves it to `.ci/run`, and
     the site too. The browser tests are unit tests, but skipped where there is no browser;
@@ -369,14 +370,15 @@ def test(only: str = "all") -> int:
     """
     env = course_environment(VIT_SOURCE="offline", VIT_PROFILE="quick", VIT_SEED="0")
     python = [sys.executable, "-m"]
-    steps = {
-        "unit": [*python, "pytest", "-q", "tests"],
-        "notebooks": notebook_tests(NOTEBOOKS),
-        "lint": [*python, "ruff", "check", "."],
-        "solved": [*python, "vit_helpers", "solve", "--run"],
-        "browser": [*python, "pytest", "-q", "-s", "-m", "browser", "tests"],
-        "site": [*python, "pytest", "-q", "tests/test_site.py"],
-    }
+    steps = [
+        ("unit", [*python, "pytest", "-q", "--cov", "tests"]),
+        ("notebooks", notebook_tests(NOTEBOOKS)),
+        ("lint", [*python, "ruff", "check", "."]),
+        ("lint", [*python, "mypy"]),
+        ("solved", [*python, "vit_helpers", "solve", "--run"]),
+        ("browser", [*python, "pytest", "-q", "-s", "-m", "browser", "tests"]),
+        ("site", [*python, "pytest", "-q", "tests/test_site.py"]),
+    ]
     if only == "site":
         env["VIT_SITE"] = "1"
     if only in ("browser", "site") and not find_browser():
@@ -384,7 +386,7 @@ def test(only: str = "all") -> int:
             "The browser tests need a Chromium: install Debian's (apt-get install chromium), or "
             "name another in VIT_BROWSER."
         )
-    for name, command in steps.items():
+    for name, command in steps:
         if only == name or (only == "all" and name not in ("solved", "browser", "site")):
             print(f"== {name}", flush=True)
             status = subprocess.run(command, cwd=ROOT, env=env).returncode

@@ -8,6 +8,7 @@ The environment variables are read here and nowhere else:
 | `VIT_PROFILE` | `quick` (fits two CPU cores), `full` (published accuracy, on a GPU) | `quick` |
 | `VIT_SEED` | a whole number from 0 | `0` |
 | `VIT_BARS` | `on`, `off` (progress bars) | `on` |
+| `VIT_PICTURES` | at most so many pictures of a split, to try `full` in minutes | all |
 
 `VIT_CACHE`, a folder, is read in `cache`.
 """
@@ -17,9 +18,13 @@ import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import cache, colab, resources
 from .errors import CourseError, one_of
+
+if TYPE_CHECKING:
+    import torch  # takes seconds, and the command line mostly does without
 
 PROFILES = ("quick", "full")
 
@@ -36,8 +41,8 @@ class Runtime:
         seed: Seed of every random generator.
     """
 
-    device: object
-    precision: object
+    device: "torch.device"
+    precision: "torch.dtype"
     source: str
     profile: str
     seed: int
@@ -85,6 +90,14 @@ def read_seed() -> int:
     if not text.isdecimal():
         raise CourseError(f"VIT_SEED is {text!r}, but it must be a whole number from 0, like 0.")
     return int(text)
+
+
+def most_pictures() -> int | None:
+    """Value of `VIT_PICTURES`, or `None`; raises `CourseError` if it is not a number from 1."""
+    text = os.environ.get("VIT_PICTURES")
+    if text is not None and not (text.isdecimal() and int(text)):
+        raise CourseError(f"VIT_PICTURES is {text!r}, but must be a whole number from 1, like 200.")
+    return None if text is None else int(text)
 
 
 def seed_everything(seed: int) -> None:
@@ -143,6 +156,7 @@ def setup(*needs: str) -> Runtime:
     profile = read_choice("VIT_PROFILE", PROFILES, "quick")
     seed = read_seed()
     read_choice("VIT_BARS", ("on", "off"), "on")
+    most_pictures()
     wanted = read_choice("VIT_SOURCE", resources.SOURCES, "auto")
     source, notice = choose_source(wanted, needs)
     quiet(offline=source == "offline")

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -735,10 +736,10 @@ class Run:
     model: nn.Module
     network: nn.Module
     optimiser: torch.optim.Optimizer
-    scheduler: object
-    scaler: object
-    train_loader: object
-    accelerator: object
+    scheduler: Any
+    scaler: Any
+    train_loader: Any
+    accelerator: Accelerator
     history: History
     plan: dict
     kept: dict = field(default_factory=dict)

@@ -96,7 +96,7 @@ def _follow(url: str, deadline: float, sockets: list) -> bytes:
     for _ in range(MAX_FORWARDS + 1):
         parts = _checked(url)
         kind = _SecureConnection if parts.scheme == "https" else _Connection
-        connection = kind(parts.hostname, parts.port, url, deadline, sockets)
+        connection = kind(parts.hostname or "", parts.port, url, deadline, sockets)
         with contextlib.closing(connection):
             connection.request("GET", _target(parts), headers={"User-Agent": "vit-helpers"})
             # The answer is closed, too: where it ends with the connection, it has taken that over.

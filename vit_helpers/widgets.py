@@ -9,7 +9,20 @@ from . import data, explorer, models, pixels, plots
 from .errors import CourseError, one_of
 
 
-class UploadBox(ipywidgets.VBox):
+class Box(ipywidgets.VBox):
+    """A box that can stand with something else for pages where no widget runs.
+
+    ipywidgets 7 would show itself without that; so both versions are shown by one method.
+    """
+
+    _ipython_display_ = None
+
+    def _view(self) -> dict:
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return {"application/vnd.jupyter.widget-view+json": view}
+
+
+class UploadBox(Box):
     """A button to choose a picture, and below it the answer of the model.
 
     Attributes:
@@ -37,12 +50,11 @@ class UploadBox(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs):
         # Where no widget can run, as on a plain web page, a sentence stands in its place.
-        bundle = super()._repr_mimebundle_(**kwargs)
-        bundle["text/plain"] = (
+        words = (
             "An upload box: run this cell in Jupyter, choose a picture, and the model's top five "
             "classes appear here."
         )
-        return bundle
+        return {**self._view(), "text/plain": words}
 
 
 def chosen_file(value) -> tuple[str, bytes]:
@@ -96,7 +108,7 @@ def answer_page(model, processor, content: bytes, name: str) -> str:
     )
 
 
-class MapForm(ipywidgets.VBox):
+class MapForm(Box):
     """Sliders for layer, head and token, and below them the attention map that they choose.
 
     Attributes:
@@ -172,11 +184,10 @@ class MapForm(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs):
         # Where no widget can run, the picture stands there as it is now, with its words.
-        bundle = super()._repr_mimebundle_(**kwargs)
         words = self.sentence()
-        picture = base64.b64encode(pixels.as_png(self.picture())).decode()
-        bundle |= {
-            "image/png": picture,
+        bundle = {
+            **self._view(),
+            "image/png": base64.b64encode(pixels.as_png(self.picture())).decode(),
             "text/plain": f"A form with sliders: run this cell in Jupyter and move them. {words}",
         }
         return bundle, {"image/png": {"alt": words}}

@@ -1,5 +1,7 @@
 """How batch size changes speed and memory, up to the size that no longer fits."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -31,12 +33,13 @@ def sweep(engines: dict[str, Engine], pictures: torch.Tensor, batches, rounds: i
     """
     import pandas as pd
 
-    rows, going = [], dict(engines)
+    rows: list[dict] = []
+    going: dict[str, Any] = dict(engines)
     per_picture: dict[str, float] = {}
     for batch in runtime.bar(batches, "batch sizes", total=len(batches)):
         repeats = -(-batch // len(pictures))
         inputs = pictures.repeat(repeats, 1, 1, 1)[:batch]
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for name, engine in list(going.items()):
             peak = _try(engine, inputs, batch * per_picture.get(name, 0.0))
             if peak is None:

@@ -149,7 +149,7 @@ sys.argv = sys.argv[2:]
 runpy.run_path(script, run_name="__main__")
 assert not {"torch", "transformers", "vit_helpers"} & set(sys.modules)
 try:
-    lines = open("/proc/self/status").read().splitlines()
+    lines = open("/proc/self/status", encoding="utf-8").read().splitlines()
 except OSError:
     lines = []
 print("peak", *[line.split()[1] for line in lines if line.startswith("VmHWM")], file=sys.stderr)
@@ -203,17 +203,26 @@ def link_packages(folder: Path) -> list[str]:
     for name in known:
         module = modules.get(name, name)
         place = importlib.util.find_spec(module)
-        if place is None:
+        if place is None or not place.submodule_search_locations:
             raise CourseError(f"{name} is not installed: pip install {name}")
         found = Path(next(iter(place.submodule_search_locations)))
-        (folder / module).symlink_to(found)
+        _link(folder / module, found)
         libraries = found.with_name(f"{name}.libs")  # shared libraries of a wheel
         if libraries.is_dir():
-            (folder / libraries.name).symlink_to(libraries)
+            _link(folder / libraries.name, libraries)
     return sorted(known)
+
+
+def _link(place: Path, folder: Path) -> None:
+    if sys.platform == "win32":  # there a link needs rights that few have, and a junction none
+        import _winapi
+
+        _winapi.CreateJunction(str(folder), str(place))
+    else:
+        place.symlink_to(folder)
 
 
 def _requirements(name: str) -> list[str]:
     """Names of the packages that a package always needs."""
     lines = [line for line in requires(name) or [] if ";" not in line]
-    return [re.match(r"[\w-]+", line).group().lower() for line in lines]
+    return [re.split(r"[^\w-]", line, maxsplit=1)[0].lower() for line in lines]

@@ -6,13 +6,14 @@ import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from .. import runtime
 from ..errors import CourseError
-from .engines import write_whole
+from .engines import Engine, write_whole
 from .timing import race, timing_table
 from .variants import BASELINE, Attempt
 
@@ -60,7 +61,7 @@ def compare(
     """
     import pandas as pd
 
-    ready = {a.name: a.engine for a in attempts if a.status == "ran"}
+    ready: dict[str, Any] = {a.name: a.engine for a in attempts if a.status == "ran"}
     if BASELINE not in ready:
         raise CourseError(f"{BASELINE!r} did not run, so there is nothing to compare with.")
     if labels is not None and len(labels) != len(pictures):
@@ -86,7 +87,7 @@ def compare(
             "threads": torch.get_num_threads(),
         }
         if attempt.engine is not None:
-            row |= _timed(attempt, times, rates or {})
+            row |= _timed(attempt, attempt.engine, times, rates or {})
             row |= _judged(logits[attempt.name], logits[BASELINE], labels)
             row["same in a batch"] = together[attempt.name]
             if row["agreement"] < USABLE_FROM:
@@ -109,8 +110,8 @@ def _announce(engines, pictures, batch: int, company: int) -> None:
     runtime.announce(f"{len(engines)} variants on {len(pictures)} pictures", total)
 
 
-def _timed(attempt: Attempt, times, rates: dict[str, float]) -> dict:
-    engine, row = attempt.engine, times.loc[attempt.name].to_dict()
+def _timed(attempt: Attempt, engine: Engine, times, rates: dict[str, float]) -> dict:
+    row = times.loc[attempt.name].to_dict()
     possible = rates.get(attempt.variant.arithmetic, float("nan"))
     return {
         "build s": engine.build_seconds,
@@ -139,7 +140,7 @@ def _judged(logits: torch.Tensor, reference: torch.Tensor, labels) -> dict:
 
 
 def _share(same: torch.Tensor) -> float:
-    return same.double().mean().item()
+    return same.cpu().double().mean().item()
 
 
 def agree(logits: torch.Tensor, reference: torch.Tensor) -> tuple[float, float]:

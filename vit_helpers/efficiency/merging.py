@@ -39,12 +39,13 @@ class MergingViT(nn.Module):
         self.heads = model.config.num_attention_heads
         self.embeddings = models.embeddings(model)
         self.blocks = nn.ModuleList(_Block(block, self.heads) for block in models.blocks(model))
-        self.norm, self.head = getattr(model.base_model, "layernorm", None), models.head(model)
-        if self.norm is None or self.head.in_features != model.config.hidden_size:
+        norm, self.head = getattr(model.base_model, "layernorm", None), models.head(model)
+        if norm is None or self.head.in_features != model.config.hidden_size:
             name = type(model).__name__
             raise CourseError(
                 f"{name} does not classify by its [CLS] token alone: not a plain ViT."
             )
+        self.norm = norm
         self.eval()
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -75,7 +76,9 @@ class _Block(nn.Module):
         self.query, self.key, self.value, self.out, self.fc1, self.fc2 = linear
         self.norm1, self.norm2 = norms
         mlp = getattr(block, "mlp", None) or block.intermediate
-        self.activation = getattr(mlp, "activation_fn", None) or mlp.intermediate_act_fn
+        self.activation = getattr(mlp, "activation_fn", getattr(mlp, "intermediate_act_fn", None))
+        if self.activation is None:
+            raise CourseError(f"A {type(mlp).__name__} has parts of its own: not a plain ViT.")
 
     def attend(self, tokens, size):
         """The attention half of a block. Returns `(tokens, keys)`, both (B, T, D).

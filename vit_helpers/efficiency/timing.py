@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ def timing_table(
 
     one_of("baseline", baseline, tuple(seconds))
     median = {name: float(np.median(times)) for name, times in seconds.items()}
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, times in seconds.items():
         low, high = np.percentile(times, [5, 95])
         rows[name] = {

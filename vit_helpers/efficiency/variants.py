@@ -237,8 +237,8 @@ def needs_cuda(device: torch.device) -> str:
 def needs_compiler(device: torch.device) -> str:
     """`torch.compile` writes C++ and calls a compiler; on a GPU it writes Triton."""
     if device.type == "cuda":
-        found = importlib.util.find_spec("triton")
-        return "" if found else "torch.compile needs Triton: pip install triton"
+        triton = importlib.util.find_spec("triton")
+        return "" if triton else "torch.compile needs Triton: pip install triton"
     names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl"))
     found = any(shutil.which(name) for name in names)
     return "" if found else "torch.compile needs a C++ compiler: install g++ or clang"

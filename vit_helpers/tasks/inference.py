@@ -206,7 +206,7 @@ def round_trip(weight, bits, axis=1, largest=None, back=True, cut=False):
 def same_levels(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two matrices are equal in 99.9 % of the places: a tie may round either way."""
     away = (a - b).abs() > 1e-4 * b.abs().max()
-    return away.double().mean().item() <= 1e-3
+    return away.float().mean().item() <= 1e-3
 
 
 class ShouldWin(Task):

@@ -1,0 +1,149 @@
+"""What only a GPU can show; skipped where there is none. `python -m pytest -m gpu tests` asks.
+
+Ratios are asserted and never times: what a card reaches depends on the card.
+"""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from vit_helpers import data, efficiency, models, runner, runtime, training
+
+pytestmark = pytest.mark.gpu
+
+PICTURES = 204  # at most of each split: two of every kind of flower
+HALVES = [torch.bfloat16, torch.float16]
+
+
+@pytest.fixture
+def rt():
+    """A runtime on the GPU, freshly seeded."""
+    rt = runtime.setup("classifier", "cifar10", "flowers102", "photo")
+    assert rt.device.type == "cuda"
+    return rt
+
+
+@pytest.fixture
+def precision(rt, monkeypatch, request):
+    """The number format of the run, as if the card were fast in that one."""
+    monkeypatch.setattr(runtime, "_current", dataclasses.replace(rt, precision=request.param))
+    if request.param == torch.bfloat16 and not torch.cuda.is_bf16_supported():
+        pytest.skip("this card has no bf16")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def large():
+    """The course's model at the width of ViT-B/16: large enough to keep a card busy."""
+    runtime.setup("classifier")
+    model, _ = models.load_classifier("eager")
+    return efficiency.widen(model, 4).to(runtime.current().device)
+
+
+def pictures_of(count, processor):
+    part = data.take(data.load_dataset("cifar10")["train"], count, seed=0)
+    return data.PictureSet(part, data.eval_transform(processor))
+
+
+def fitted(count=160, batch=32, **more):
+    """One epoch from the same start. Returns the model and its history."""
+    runtime.seed_everything(0)
+    pictures = pictures_of(count, models.load_processor())
+    model = models.load_with_new_head(data.class_names(data.load_dataset("cifar10")["train"]))
+    loader = data.loader(pictures, batch, shuffle=True, seed=0)
+    recipe = {"epochs": 1, "lr": 5e-5, "head_lr": 1e-3} | more
+    return model, training.fit(model, loader, data.loader(pictures, batch), **recipe)
+
+
+# --- the notebooks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", runner.find(), ids=lambda path: path.stem)
+def test_a_notebook_runs_in_the_profile_full(path, monkeypatch):
+    monkeypatch.setenv("VIT_PROFILE", "full")
+    monkeypatch.setenv("VIT_PICTURES", str(PICTURES))
+    notebook, run = runner.execute(path)
+    print(f"{run.notebook}: {run.minutes:.1f} min, {run.peak_gib:.1f} GiB, {run.figures}")
+    assert not run.error
+    said = "".join(o.get("text", "") for c in notebook.cells[:4] for o in c.get("outputs", []))
+    assert "profile full" in said and torch.cuda.get_device_name() in said
+
+
+# --- number formats -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", HALVES, indirect=True)
+def test_half_precision_learns_as_fp32_does(precision, rt, monkeypatch):
+    _, half = fitted()
+    monkeypatch.setattr(runtime, "_current", dataclasses.replace(rt, precision=torch.float32))
+    _, full = fitted()
+    first, second = half.rows[0], full.rows[0]
+    assert abs(first["train loss"] - second["train loss"]) < 0.1 * second["train loss"]
+    assert abs(first["validation accuracy"] - second["validation accuracy"]) <= 0.1
+
+
+@pytest.mark.parametrize("precision", HALVES, indirect=True)
+def test_half_precision_leaves_whole_weights_and_finite_numbers(precision):
+    model, history = fitted()
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert math.isfinite(history.rows[0]["train loss"])
+
+
+# --- ratios ---------------------------------------------------------------------------------------
+
+
+def test_fine_tuning_is_faster_in_the_cards_own_format(rt, large, monkeypatch):
+    pictures = pictures_of(320, models.load_processor())
+
+    def rate(precision):
+        monkeypatch.setattr(runtime, "_current", dataclasses.replace(rt, precision=precision))
+        loader = data.loader(pictures, 32, shuffle=True, seed=0)
+        # Two epochs: the first one also wakes the card.
+        history = training.fit(large, loader, data.loader(pictures, 32), epochs=2, lr=1e-6)
+        return history.rows[-1]["images/s"]
+
+    # TF32 is off by default, and half precision goes through the tensor cores.
+    assert rate(rt.precision) > 1.3 * rate(torch.float32)
+
+
+def test_inference_is_faster_in_half_precision_and_answers_the_same(rt, large):
+    half = "bf16 weights" if rt.precision == torch.bfloat16 else "fp16 weights"
+    processor = models.load_processor()
+    own, _ = data.own_pictures(large, 256, 0)
+    transform = data.eval_transform(processor)
+    pictures = torch.stack([transform(data.to_tensor(picture)) for picture in own])
+    shop = efficiency.Workshop(large, pictures[:8])
+    attempts = efficiency.build(shop, efficiency.select(efficiency.BASELINE, half))
+    frame = efficiency.compare(attempts, pictures, rounds=4, batch=32)
+    shop.close()
+    assert list(frame["status"]) == ["ran"] * len(attempts)
+    assert frame.loc[half, "speed-up"] > 1.5
+    assert frame.loc[half, "agreement"] >= 0.98
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def little_memory():
+    """Half of what one pass over a batch of 256 needs, as a limit for this process."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    fitted(320, 256)
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(0.5 * peak / total)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts_with_the_same_result(little_memory):
+    _, parts = fitted(320, 256)
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    _, whole = fitted(320, 256)
+    for name in ("train loss", "validation loss"):
+        assert parts.rows[0][name] == pytest.approx(whole.rows[0][name], rel=0.02)
