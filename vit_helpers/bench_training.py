@@ -271,8 +271,13 @@ def run(request: Request) -> int:
     print(table.round(3).to_string())
     request.folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(request.folder / "train.csv")
-    about = {"widen": request.widen, "pictures": request.pictures, "batch": request.batch}
-    about |= {"machine": efficiency.machine(), "rows": table.to_dict(orient="index")}
+    about = {
+        "widen": request.widen,
+        "pictures": request.pictures,
+        "batch": request.batch,
+        "machine": efficiency.machine(),
+        "rows": table.to_dict(orient="index"),
+    }
     text = json.dumps(about, indent=1) + "\n"
     (request.folder / "train.json").write_text(text, encoding="utf-8")
     print(f"written to {request.folder}")

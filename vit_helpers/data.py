@@ -472,7 +472,9 @@ class PictureSet(torch.utils.data.Dataset):
         self.labels = torch.tensor(dataset["label"])
         stored = _StoredPictures(dataset, max_side, resize)
         self.in_memory = stored.fit_into_memory() if in_memory is None else in_memory
-        self.pictures = list(runtime.bar(stored, "decode")) if self.in_memory else stored
+        self.pictures: list[torch.Tensor] | _StoredPictures = stored
+        if self.in_memory:
+            self.pictures = list(runtime.bar(stored, "decode"))
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -501,10 +503,10 @@ class PictureSet(torch.utils.data.Dataset):
         places = [int(place) for place in places]
         other = self.with_transform(self.transform)
         other.labels = self.labels[places]
-        if self.in_memory:
-            other.pictures = [self.pictures[place] for place in places]
-        else:
+        if isinstance(self.pictures, _StoredPictures):
             other.pictures = self.pictures.select(places)
+        else:
+            other.pictures = [self.pictures[place] for place in places]
         return other
 
     def with_transform(self, transform) -> "PictureSet":
@@ -536,6 +538,7 @@ class _StoredPictures:
         return (self[place] for place in range(len(self)))
 
     def select(self, places: list[int]) -> "_StoredPictures":
+        """Some of them, by their places."""
         return _StoredPictures(self.dataset.select(places), self.max_side, self.resize)
 
     def fit_into_memory(self) -> bool:

@@ -151,8 +151,8 @@ def as_bytes(rows: np.ndarray, special: int) -> tuple[bytes, bytes, bytes]:
     # In float64: 255 divided by the smallest float32 is no float32 any more.
     scale = 255 / np.maximum(largest.astype(np.float64), np.finfo(np.float32).tiny)
     steps = np.rint(patches * scale[:, None]).astype(np.uint8)
-    exact = (values.astype("<f4").tobytes() for values in (largest, rows[:, :special]))
-    return zlib.compress(steps.tobytes(), level=6), *exact
+    exact, specials = (values.astype("<f4").tobytes() for values in (largest, rows[:, :special]))
+    return zlib.compress(steps.tobytes(), level=6), exact, specials
 
 
 def checked(attn, grid: tuple[int, int]) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
+from torch.utils.data import Dataset
 
 from . import data, frozen, models, runtime, training
 from .efficiency.memory import Growth
@@ -84,12 +85,11 @@ def attempt(
         began = time.perf_counter()
         with Growth(runtime.current().device) as growth:
             model = make()
-            learner, sets, options = model, (train_set, val_set), dict(recipe)
+            learner, options = model, dict(recipe)
+            sets: list[Dataset] = [train_set, val_set]
             if only_the_head_learns(model):
                 still = train_set.with_transform(val_set.transform)
-                sets = [
-                    frozen.remember(model, pictures, batch_size) for pictures in (still, val_set)
-                ]
+                sets = [frozen.remember(model, part, batch_size) for part in (still, val_set)]
                 learner, options["keep_patches"] = frozen.Tail(model), 1.0
             history = training.fit(
                 learner,
