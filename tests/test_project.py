@@ -213,6 +213,7 @@ FULL = {
     "04_transfer_flowers102": {
         "train_part": None, "val_part": None, "test_part": None, "EPOCHS": 15, "lr": 6e-5,
         "head_lr": 1e-3, "keep_patches": 1.0,
+        "few": None, "everything": 6e-5, "seeds": 3, "batch": 32,
     },
 }  # fmt: skip
 
