@@ -270,7 +270,6 @@ def no_dropout(model):
 def test_out_of_memory_computes_the_batch_in_parts_with_the_same_result(rt, monkeypatch, capsys):
     exact = dataclasses.replace(rt, precision=torch.float32)
     monkeypatch.setattr(runtime, "_current", exact)
-    monkeypatch.setattr(training, "seconds_an_epoch", lambda *arguments: 0.0)
     recipe = RECIPE | {"lr": 1e-3, "head_lr": 1e-3}
     whole, parts = no_dropout(tiny()), no_dropout(tiny())
     expected = training.fit(whole, *loaders(noise=0), **recipe)
@@ -286,7 +285,6 @@ def test_out_of_memory_computes_the_batch_in_parts_with_the_same_result(rt, monk
 
 
 def test_not_even_one_picture_fits(rt, monkeypatch):
-    monkeypatch.setattr(training, "seconds_an_epoch", lambda *arguments: 0.0)
     out_of_memory_above(monkeypatch, 0)
     with pytest.raises(CourseError, match="Not even one picture fits"):
         training.fit(tiny(), *loaders(), **RECIPE)

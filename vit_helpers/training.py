@@ -22,6 +22,10 @@ from . import models, runtime
 from .errors import CourseError, one_of
 
 SCHEDULES = ("linear", "cosine")
+NO_MEMORY = (
+    "Not even one picture fits into the memory of the GPU: close other programs and notebooks "
+    "that use it, or freeze more blocks."
+)
 
 
 # --- the loop ----------------------------------------------------------------------------------
@@ -197,11 +201,19 @@ def seconds_an_epoch(model: nn.Module, train_loader, val_loader, keep_patches: f
         models.attention(model, fastest_attention(model)),
         models.patch_dropout(model, keep_patches),
     ):
-        trial(pixels[:1], labels[:1])  # warms up
-        began = time.perf_counter()
-        trial(pixels, labels)
-        runtime.synchronise(model.device)
-    learned = time.perf_counter() - began
+        count = len(pixels)
+        while True:
+            try:
+                trial(pixels[:1], labels[:1])  # warms up
+                began = time.perf_counter()
+                trial(pixels[:count], labels[:count])
+                runtime.synchronise(model.device)
+                break
+            except torch.OutOfMemoryError:  # `fit` will compute the batch in parts, too
+                if count == 1:
+                    raise CourseError(NO_MEMORY) from None
+                count //= 2
+    learned = (time.perf_counter() - began) * len(pixels) / count
     model.zero_grad(set_to_none=True)
     model.eval()
     began = time.perf_counter()
@@ -210,9 +222,9 @@ def seconds_an_epoch(model: nn.Module, train_loader, val_loader, keep_patches: f
         torch.inference_mode(),
         autocast(learning=True),
     ):
-        model(pixel_values=pixels)
+        model(pixel_values=pixels[:count])
         runtime.synchronise(model.device)
-    looked = (time.perf_counter() - began) / len(pixels)
+    looked = (time.perf_counter() - began) / count
     return (fetched + learned) * len(train_loader) + looked * len(val_loader.dataset)
 
 
@@ -772,10 +784,7 @@ class Run:
                 "processes, give a smaller batch."
             ) from None
         if self.parts >= batch:
-            raise CourseError(
-                "Not even one picture fits into the memory of the GPU: close other programs and "
-                "notebooks that use it, or freeze more blocks."
-            ) from None
+            raise CourseError(NO_MEMORY) from None
         self.parts = min(2 * self.parts, batch)
         self.optimiser.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
