@@ -538,6 +538,21 @@ def test_openvino_answers_like_its_network_where_it_is_installed(shop, pictures)
         for batch in (1, 7):  # a bug of OpenVINO 2026.4 showed in batches only
             difference = (attempt.engine(pictures[:batch]) - expected[:batch]).abs().max()
             assert difference < close, (attempt.name, batch)
+    # OpenVINO writes into folders only to learn a size: no file of it, whole or half, stays.
+    assert not [path for path in shop.folder.iterdir() if path.is_dir()]
+
+
+def test_int8_of_openvino_covers_what_a_rare_picture_shows(model, pictures):
+    """With nncf's own scales, the mean over pictures, the one bright picture would be cut off."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    bright = torch.cat([pictures[:7], 6 * pictures[7:8]])
+    shop = efficiency.Workshop(model, bright)
+    base, int8 = efficiency.build(shop, efficiency.select(BASELINE, "OpenVINO int8"))
+    assert int8.status == "ran", int8.reason
+    error = (int8.engine(bright) - base.engine(bright)).abs().amax(1)
+    shop.close()
+    assert error[7] < 0.3
 
 
 class TestFigures:

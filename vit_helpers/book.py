@@ -100,7 +100,7 @@ def write_source(to: Path) -> None:
             copy.write_text(for_the_web(path.read_text(encoding="utf-8")), encoding="utf-8")
         else:
             shutil.copyfile(path, copy)
-    (to / "README.md").rename(to / "index.md")
+    (to / "README.md").replace(to / "index.md")
     write_notebooks(to / "notebooks")
     write_reference(to / "reference")
     with (to / "index.md").open("a", encoding="utf-8") as index:

@@ -482,8 +482,8 @@ class PictureSet(torch.utils.data.Dataset):
     def __getitem__(self, index):
         return self.transform(self.pictures[index]), self.labels[index]
 
-    def __getitems__(self, places: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A whole batch `(pixel_values (B, 3, H, W), labels (B,))`, made on the device.
+    def __getitems__(self, places: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Several items, made together on the device.
 
         torch's loader prefers this to asking for one item after the other. Small uint8 pictures
         travel to the device, and the work on them is done there; a worker process stays on the
@@ -496,7 +496,7 @@ class PictureSet(torch.utils.data.Dataset):
             pixels = self.transform.batch(pictures)
         else:
             pixels = torch.stack([self.transform(picture) for picture in pictures])
-        return pixels, self.labels[places]
+        return list(zip(pixels, self.labels[places], strict=True))
 
     def subset(self, places) -> "PictureSet":
         """Some of the pictures, by their places, in that order."""
@@ -572,7 +572,6 @@ def loader(pictures, batch_size: int, shuffle: bool = False, seed: int = 0):
     """
     if len(pictures) == 0:
         raise CourseError("This split has no pictures, so there is nothing to load.")
-    whole_batches = hasattr(pictures, "__getitems__")
     # Decoded pictures in memory are served at once; elsewhere, workers decode ahead.
     workers = 0 if getattr(pictures, "in_memory", True) else min(4, os.cpu_count() or 1)
     return torch.utils.data.DataLoader(
@@ -580,15 +579,9 @@ def loader(pictures, batch_size: int, shuffle: bool = False, seed: int = 0):
         batch_size=batch_size,
         shuffle=shuffle,
         generator=torch.Generator().manual_seed(seed),
-        collate_fn=_as_it_is if whole_batches else None,
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-
-
-def _as_it_is(batch):
-    # A named function, not a lambda: on Windows and macOS it is pickled for the workers.
-    return batch
 
 
 def patches(pixel_values: torch.Tensor, patch_size: int) -> torch.Tensor:

@@ -767,10 +767,10 @@ class Run:
 
     def mean_over_processes(self, loss_sum: float, correct: int, seen: int) -> tuple[float, float]:
         """The mean `(loss, accuracy)` of an epoch over the pictures of all processes."""
-        sums = torch.tensor([loss_sum, correct, seen], dtype=torch.float64)
         if self.accelerator.num_processes > 1:
-            sums = self.accelerator.reduce(sums.float().to(self.model.device)).double().cpu()
-        return float(sums[0] / sums[2]), float(sums[1] / sums[2])
+            mine = torch.tensor([loss_sum, correct, seen], device=self.model.device)
+            loss_sum, correct, seen = self.accelerator.reduce(mine).tolist()
+        return loss_sum / seen, correct / seen
 
     def halve_parts(self, batch: int) -> None:
         """Compute batches in twice as many parts from now on, because the memory ran out.
