@@ -1,6 +1,7 @@
 # make run    execute the five notebooks from the offline kit into build/
 # make test   unit tests, notebooks against their stored outputs, ruff and mypy
 # make test-solved  the notebooks with every task solved: every check must pass
+# make test-coverage  unit tests again: 90 % of the package must be run by them
 # make test-browser  the explorer in Chromium; insists on one
 # make site     the course as static pages, in build/site
 # make test-site  builds them and opens them in Chromium
@@ -12,7 +13,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: run test test-solved test-browser site test-site test-oldest test-versions lab refresh kit clean
+.PHONY: run test test-solved test-coverage test-browser site test-site test-oldest test-versions lab refresh kit clean
 .DELETE_ON_ERROR:
 
 # The stamp is newer than what it was installed from: then there is nothing to install.
@@ -33,6 +34,9 @@ test: .venv/installed
 
 test-solved: .venv/installed
 	$(VENV)/python -m vit_helpers test solved
+
+test-coverage: .venv/installed
+	$(VENV)/python -m vit_helpers test coverage
 
 test-browser: .venv/installed
 	$(VENV)/python -m vit_helpers test browser

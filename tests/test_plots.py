@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from vit_helpers import explorer, plots
+from vit_helpers.strategies import Trial
 
 PICTURE = Image.fromarray(np.tile(np.arange(120, dtype=np.uint8), (90, 1))).convert("RGB")
 
@@ -153,6 +154,15 @@ CASES = {
     "interval_bars": (
         {"shares": {"probe": (0.5, 0.4, 0.6), "all": (0.75, 0.7, 0.8)}, "chance": 0.1},
         ["probe ≈ 50.0 %, all ≈ 75.0 %"],
+    ),
+    "strategies": (
+        {
+            "trials": {
+                "probe": Trial((0.5,), 100, 6.0, 20.0, 1234),
+                "everything": Trial((0.7,), 100, 60.0, 900.0, 5_500_000),
+            }
+        },
+        ["probe ≈ 50.0 % in ≈ 0.10 min", "everything ≈ 70.0 % in ≈ 1.00 min"],
     ),
     "accuracy_by_count": (
         {

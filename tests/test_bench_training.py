@@ -1,0 +1,59 @@
+"""`bench train`: every loop trains, the table is made turn by turn, nothing is counted twice."""
+
+import json
+
+import pytest
+from transformers import ViTConfig, ViTForImageClassification
+
+from vit_helpers import __main__, bench_training, models
+from vit_helpers.bench_training import Lap
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A network of a moment in place of the course's."""
+
+    def load(class_names, *arguments, **more):
+        config = ViTConfig(
+            hidden_size=24,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            intermediate_size=32,
+            num_labels=len(class_names),
+            **models.label_maps(class_names),
+        )
+        return ViTForImageClassification(config)
+
+    monkeypatch.setattr(models, "load_with_new_head", load)
+
+
+def test_every_loop_but_the_compiled_one_ends_in_a_table(rt, small, tmp_path, capsys):
+    loops = [name for name in bench_training.LOOPS if "compiled" not in name]  # a minute of g++
+    options = ["--pictures", "10", "--batch", "5", "--rounds", "1", "--to", str(tmp_path)]
+    assert __main__.main(["bench", "train", *options, "--loops", *loops]) == 0
+    said = capsys.readouterr().out
+    report = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
+    assert list(report["rows"]) == loops
+    assert all(name in said for name in loops)
+    for row in report["rows"].values():
+        assert 0 < row["from"] <= row["times"] <= row["to"]
+        assert row["images/s"] > 0 and row["of possible"] > 0
+    assert report["rows"][bench_training.OLD]["times"] == 1
+
+
+def test_an_unknown_loop_is_named(rt, capsys):
+    assert __main__.main(["bench", "train", "--loops", "fastest"]) == 2
+    assert "The loop is 'fastest'" in capsys.readouterr().err
+
+
+def test_ratios_are_those_of_the_turns(rt, small):
+    track = bench_training.Track(bench_training.Request(pictures=10))
+    laps = {
+        bench_training.OLD: [Lap(10, 1, 2.0, 4.0), Lap(10, 1, 4.0, 8.0)],  # a slow second turn
+        "fit": [Lap(10, 1, 1.0, 1.0), Lap(10, 1, 2.0, 2.0)],
+        "cached": [Lap(50, 5, 2.0, 5.0), Lap(50, 5, 4.0, 10.0)],
+    }
+    table = bench_training.summary(laps, track)
+    assert table["times"].tolist() == pytest.approx([1, 2, 5])
+    assert table["epoch times"].tolist() == pytest.approx([1, 4, 4])
+    assert table.loc["fit", ["from", "to"]].tolist() == pytest.approx([2, 2])
