@@ -690,21 +690,20 @@ def strategies(trials: dict) -> Plot:
     plot, ax = new_plot(size=(7, 3.8))
     for (name, trial), marker in zip(trials.items(), "osD^vPX*", strict=False):
         value, (low, high) = 100 * trial.accuracy, (100 * edge for edge in trial.interval)
-        minutes = trial.seconds / 60
         ax.errorbar(
-            minutes, value, [[value - low], [high - value]], fmt=marker, color=BLUE, ecolor=BLACK
+            trial.seconds / 60,
+            value,
+            [[value - low], [high - value]],
+            fmt=marker,
+            color=BLUE,
+            ecolor=BLACK,
+            label=f"{name}: {trial.trainable:,}",
         )
-        ax.annotate(
-            f"{name} ({trial.trainable:,})",
-            (minutes, value),
-            xytext=(7, 5),
-            textcoords="offset points",
-            fontsize=9,
-        )
-    longest = max(trial.seconds for trial in trials.values()) / 60
-    ax.set_xlim(0, 1.45 * longest)  # room for the words of the last point
-    ax.set_ylim(0, 103)
-    ax.set_xlabel("minutes of training (in brackets: parameters that learn)")
+    ax.set_xlim(0, 1.1 * max(trial.seconds for trial in trials.values()) / 60)
+    ax.legend(fontsize=9, loc="upper left", ncols=2, title="parameters that learn")
+    ax.set_ylim(0, 140)  # room for the legend
+    ax.set_yticks(range(0, 101, 20))
+    ax.set_xlabel("minutes of training")
     ax.set_ylabel("validation accuracy in %")
     ax.spines[["top", "right"]].set_visible(False)
     words = ", ".join(
