@@ -199,6 +199,53 @@ def test_picture_set_keeps_labels_with_pictures(rt):
     assert pictures.class_names == NAMES
 
 
+def test_pictures_that_do_not_fit_into_memory_are_decoded_by_workers(rt, monkeypatch):
+    import psutil
+
+    dataset = picture_set([0, 1, 2] * 8)
+    transform = data.eval_transform(models.load_processor())
+    in_memory = data.PictureSet(dataset, transform)
+    little = type("memory", (), {"available": 2 * len(dataset) * 3 * 12 * 10 - 1})
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: little)
+    decoded_later = data.PictureSet(dataset, transform)
+    assert in_memory.in_memory and not decoded_later.in_memory
+    assert data.loader(in_memory, 5).num_workers == 0
+    assert data.loader(decoded_later, 5).num_workers > 0
+    for places in (range(24), [3, 20, 3]):
+        pairs = zip(
+            data.loader(in_memory.subset(places), 5),
+            data.loader(decoded_later.subset(places), 5),
+            strict=True,
+        )
+        for (pixels, labels), (later, same_labels) in pairs:
+            assert torch.equal(pixels, later) and torch.equal(labels, same_labels)
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(4, 40), st.integers(4, 40)), min_size=1, max_size=5),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=20, deadline=None)
+def test_a_batch_is_its_pictures_one_by_one(sizes, seed):
+    draw = torch.Generator().manual_seed(seed)
+    pictures = [
+        torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=draw) for size in sizes
+    ]
+    processor = models.load_processor(resources.get("classifier").twin_path)
+    for transform in (data.eval_transform(processor), data.train_transform(processor)):
+        torch.manual_seed(seed)
+        together = transform.batch(pictures)
+        torch.manual_seed(seed)
+        one_by_one = torch.stack([transform(picture) for picture in pictures])
+        assert torch.allclose(together, one_by_one, atol=1e-6)
+
+
+def test_every_picture_of_a_batch_gets_a_crop_of_its_own(rt):
+    picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    batch = data.train_transform(models.load_processor()).batch([picture] * 4)
+    assert not any(torch.equal(batch[0], other) for other in batch[1:])
+
+
 def test_picture_set_shrinks_large_pictures_once(rt):
     pictures = data.PictureSet(picture_set([0], size=(600, 400)), lambda p: p, max_side=100)
     assert pictures.pictures[0].shape == (3, 100, 150)

@@ -73,6 +73,18 @@ def test_a_folder_without_a_test_split_or_pictures(rt, tmp_path):
         train.picture_sets(train.Request("cifar10", folder=tmp_path), models.load_processor())
 
 
+def test_the_split_is_a_word_of_the_name(rt, tmp_path):
+    part = data.load_dataset("cifar10")["train"].select(range(4))
+    part.to_parquet(tmp_path / "latest-train.parquet")  # "latest" is no "test"
+    assert list(data.load_folder(tmp_path)) == ["train"]
+
+
+def test_a_model_that_is_not_there_is_one_sentence(rt, tmp_path):
+    for load in (models.load_processor, lambda p: models.load_with_new_head(["a"], place=p)):
+        with pytest.raises(CourseError, match="cannot be loaded as an image classifier"):
+            load(tmp_path / "nothing")
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real photographs on this machine")
 def test_real_photographs(tmp_path):
     """Half a minute of training the head on photographs must beat 70 % of the test photographs."""

@@ -100,20 +100,13 @@ def load(model_id: str | None):
     """
     if model_id is None:
         return models.load_classifier("eager")
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
+    from transformers import AutoModelForImageClassification
 
-    try:
+    with models.said_plainly(model_id):
         model = AutoModelForImageClassification.from_pretrained(
             model_id, attn_implementation="eager", dtype=torch.float32, use_safetensors=True
         )
-        processor = AutoImageProcessor.from_pretrained(model_id, use_fast=True)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CourseError(
-            f"{model_id!r} cannot be loaded as an image classifier: {first} "
-            "Give an id of the Hub or a folder of save_pretrained."
-        ) from None
-    return model.eval().to(runtime.current().device), processor
+    return model.eval().to(runtime.current().device), models.load_processor(model_id)
 
 
 def _calibration(transform, seed: int) -> torch.Tensor:

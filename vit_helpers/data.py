@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def load_folder(folder: str | Path):
     import datasets
 
     files = sorted(Path(folder).glob("*.parquet"))
-    parts = {s: [f for f in files if s in f.stem] for s in ("train", "validation", "test")}
+    words = {f: re.split(r"[^a-z]+", f.stem.lower()) for f in files}
+    splits = ("train", "validation", "test")
+    parts = {split: [f for f in files if split in words[f]] for split in splits}
     if not parts["train"]:
         raise CourseError(f"There is no *train*.parquet in {str(folder)!r}: check the folder.")
     found = datasets.DatasetDict({s: _read_parquet(f) for s, f in parts.items() if f})

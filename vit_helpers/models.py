@@ -28,6 +28,23 @@ def _place(name: str) -> tuple[str, dict]:
     return str(runtime.place(name)), {"local_files_only": True}
 
 
+@contextlib.contextmanager
+def said_plainly(place: str | Path):
+    """Within the `with` block, a failure to load from `place` becomes one sentence that names it.
+
+    Raises:
+        CourseError: In place of the library's OSError or ValueError.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CourseError(
+            f"{str(place)!r} cannot be loaded as an image classifier: {first} "
+            "Give an id of the Hub or a folder of save_pretrained."
+        ) from None
+
+
 def load_processor(place: str | Path | None = None):
     """Load the image processor that belongs to the classifier (torchvision backend).
 
@@ -36,11 +53,15 @@ def load_processor(place: str | Path | None = None):
 
     Returns:
         A `ViTImageProcessor`: pictures in, `pixel_values` of shape (B, 3, 224, 224) out.
+
+    Raises:
+        CourseError: If there is no such processor.
     """
     from transformers import AutoImageProcessor
 
     place, kwargs = _place("classifier") if place is None else (str(place), {})
-    return AutoImageProcessor.from_pretrained(place, use_fast=True, **kwargs)
+    with said_plainly(place):
+        return AutoImageProcessor.from_pretrained(place, use_fast=True, **kwargs)
 
 
 def load_classifier(attn_implementation: str = "sdpa"):
@@ -97,16 +118,17 @@ def load_with_new_head(
 
     kind = ViTForImageClassification if place is None else AutoModelForImageClassification
     place, kwargs = _place("classifier") if place is None else (str(place), {})
-    model = kind.from_pretrained(
-        place,
-        attn_implementation=attn_implementation,
-        dtype=torch.float32,
-        num_labels=len(class_names),
-        ignore_mismatched_sizes=True,
-        use_safetensors=True,
-        **label_maps(class_names),
-        **kwargs,
-    )
+    with said_plainly(place):
+        model = kind.from_pretrained(
+            place,
+            attn_implementation=attn_implementation,
+            dtype=torch.float32,
+            num_labels=len(class_names),
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            **label_maps(class_names),
+            **kwargs,
+        )
     return model.to(runtime.current().device)
 
 

@@ -13,9 +13,11 @@ The environment variables are read here and nowhere else:
 `VIT_CACHE`, a folder, is read in `cache`.
 """
 
+import importlib.util
 import json
 import os
 import random
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,6 +141,19 @@ def cpu_has_bf16() -> bool:
         return False
     abilities = torch.cpu.get_capabilities()
     return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def missing_compiler(device) -> str:
+    """What `torch.compile` lacks on a device, and how to get it; an empty text if nothing.
+
+    It writes C++ for a CPU, which a compiler translates, and Triton for a GPU.
+    """
+    if device.type == "cuda":
+        triton = importlib.util.find_spec("triton")
+        return "" if triton else "torch.compile needs Triton: pip install triton"
+    names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl"))
+    found = any(shutil.which(name) for name in names)
+    return "" if found else "torch.compile needs a C++ compiler: install g++ or clang"
 
 
 def setup(*needs: str) -> Runtime:

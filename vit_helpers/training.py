@@ -98,11 +98,14 @@ def fit(
 
     Raises:
         CourseError: If a loader is empty, a label has no output in the head, the loss is no
-            longer a number, the checkpoint belongs to another run, or none can be written.
+            longer a number, the checkpoint belongs to another run, none can be written, or
+            `compiled` is asked for where there is no compiler.
     """
     rt = runtime.current()
     seed = rt.seed if seed is None else seed
     check_run(model, train_loader, val_loader, epochs)
+    if compiled and (missing := runtime.missing_compiler(rt.device)):
+        raise CourseError(f"{missing}, or leave out compiled=True.")
     seconds = seconds_an_epoch(model, train_loader, val_loader, keep_patches)
 
     # The autocast below chooses the number format, so accelerate is told to leave it alone.

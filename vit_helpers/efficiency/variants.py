@@ -3,8 +3,6 @@
 import copy
 import importlib.util
 import logging
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -275,12 +273,7 @@ def needs_cuda(device: torch.device) -> str:
 
 def needs_compiler(device: torch.device) -> str:
     """`torch.compile` writes C++ and calls a compiler; on a GPU it writes Triton."""
-    if device.type == "cuda":
-        triton = importlib.util.find_spec("triton")
-        return "" if triton else "torch.compile needs Triton: pip install triton"
-    names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl"))
-    found = any(shutil.which(name) for name in names)
-    return "" if found else "torch.compile needs a C++ compiler: install g++ or clang"
+    return runtime.missing_compiler(device)
 
 
 def needs_compiler_and_bf16(device: torch.device) -> str:
