@@ -299,6 +299,7 @@ def test_two_maps_side_by_side(page, attn):
 def test_resize_and_phone(page, chromium, folder):
     wide = page.panel().locator(".vx-stage").bounding_box()["width"]
     page.page.set_viewport_size({"width": 700, "height": 900})
+    page.settle()  # else the place of a patch is measured in the layout of before
     page.hover(6, 6)
     assert page.title().endswith("row 7, column 7")
     assert page.panel().locator(".vx-stage").bounding_box()["width"] > wide  # now above the numbers

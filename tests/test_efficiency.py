@@ -114,7 +114,7 @@ class TestVariants:
         assert not folder.exists()
 
     def test_a_missing_compiler_is_a_row_with_its_reason(self, shop, monkeypatch):
-        monkeypatch.setattr("vit_helpers.efficiency.variants.shutil.which", lambda name: None)
+        monkeypatch.setattr("vit_helpers.runtime.shutil.which", lambda name: None)
         (attempt,) = efficiency.build(shop, efficiency.select("torch.compile"))
         assert attempt.status == "not here"
         assert "C++ compiler" in attempt.reason
