@@ -497,6 +497,7 @@ def test_jupyterlab(chromium, lab, attn, tmp_path):
         form.screenshot(path=SCREENSHOTS / "lab-form.png")
         assert is_code(tab)
         tab.set_viewport_size({"width": 760, "height": 900})
+        page.settle()
         page.panel().locator(".vx-stage").scroll_into_view_if_needed()
         page.hover(1, 1)
         assert page.title().endswith("from the patch in row 2, column 2")
