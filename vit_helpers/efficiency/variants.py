@@ -154,14 +154,24 @@ class _CalibrationReader:
 
 def _prepared(shop: Workshop, merged: bool = False) -> Path:
     """The ONNX file after shape inference and simplification, which quantisation wants."""
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     source = shop.onnx_file(merged)
     target = source.with_name(f"prepared-{source.name}")
-    if not target.exists():
-        prepare = partial(quant_pre_process, str(source), skip_symbolic_shape=True)
-        write_whole(target, lambda path: prepare(output_model_path=path))
-    return target
+
+    def prepare(path):
+        quant_pre_process(str(source), path, skip_symbolic_shape=True)
+        # torch 2.7 also notes the shapes of weights. The quantiser turns a weight around and then
+        # finds the note wrong: without it, it looks at the weight itself.
+        model = onnx.load(path)
+        weights = {tensor.name for tensor in model.graph.initializer}
+        noted = [shape for shape in model.graph.value_info if shape.name not in weights]
+        del model.graph.value_info[:]
+        model.graph.value_info.extend(noted)
+        onnx.save(model, path)
+
+    return target if target.exists() else write_whole(target, prepare)
 
 
 def _build_openvino(precision: str, merged: bool, shop: Workshop) -> Engine:
