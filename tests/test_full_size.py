@@ -35,6 +35,8 @@ def test_a_notebook_with_the_real_size_fits_two_cores(path, folder, monkeypatch)
     monkeypatch.setenv("VIT_CACHE", str(folder))
     notebook, run = runner.execute(path)
     print(f"{run.notebook}: {run.minutes:.1f} min, {run.peak_gib:.1f} GiB, {run.figures}")
+    slowest = sorted(run.seconds.items(), key=lambda pair: -pair[1])[:6]
+    print("  slowest cells: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in slowest))
     assert not run.error
     assert "source hub" in "".join(
         o.get("text", "") for c in notebook.cells[:4] for o in c.get("outputs", [])

@@ -592,17 +592,23 @@ class HeldOut:
 def cls_features(model: nn.Module, loader, desc: str = "features"):
     """The [CLS] token after the last LayerNorm, which is what the head sees, for every picture.
 
+    Says beforehand about how long it will take, as measured on the first batch.
+
     Returns:
         `(features (N, hidden), labels (N,))` as NumPy arrays, ready for scikit-learn.
     """
     model.eval()
     features, labels = [], []
+    began = time.perf_counter()
     with torch.inference_mode():
         for pixels, batch_labels in runtime.bar(loader, desc):
             with autocast(learning=False):
                 tokens = model.base_model(pixel_values=pixels.to(model.device)).last_hidden_state
             features.append(tokens[:, 0].float().cpu())
             labels.append(batch_labels)
+            if len(features) == 1:
+                seconds = (time.perf_counter() - began) * len(loader)
+                runtime.announce(f"{desc} of {len(loader.dataset)} pictures", seconds)
     return torch.cat(features).numpy(), torch.cat(labels).numpy()
 
 
