@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,14 @@ class TestNotebook:
         i = NAMES.index(path.stem)
         for neighbour in NAMES[max(0, i - 1) : i] + NAMES[i + 1 : i + 2]:
             assert f"({neighbour}.ipynb)" in text
+
+
+def test_nothing_is_tracked_that_git_should_ignore():
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no git here")
+    assert listed.stdout == ""
 
 
 # --- weights are data, never a program ---------------------------------------------------------

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import random
+import sys
 import time
 from fractions import Fraction
 from types import SimpleNamespace
@@ -639,6 +640,8 @@ def test_a_function_that_never_returns_is_stopped(notebook):
 
 
 def test_a_function_that_cannot_be_stopped_is_left_and_said_so(notebook):
+    if sys.gettrace():  # coverage; then Python 3.11 itself waits in each call for the other thread
+        pytest.skip("a thread that sleeps cannot be left under a tracer")
     task = make("TopK", notebook)
     task.limit_seconds = 0.2
     verdict = task.verdict(lambda logits, k: time.sleep(60))
