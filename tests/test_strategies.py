@@ -29,7 +29,7 @@ def test_the_head_alone():
     model = tiny()
     models.train_head_only(model)
     assert strategies.only_the_head_learns(model)
-    assert len(training.trainable(model)) == 2
+    assert len(models.trainable(model)) == 2
     models.freeze(model, 3)
     assert not strategies.only_the_head_learns(model)  # the last LayerNorm learns, too
 

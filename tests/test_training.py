@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import ViTConfig, ViTForImageClassification
 
-from vit_helpers import data, models, runtime, training
+from vit_helpers import checkpoints, data, models, runtime, training
 from vit_helpers.errors import CourseError
 
 RECIPE = {"epochs": 3, "lr": 2e-3, "head_lr": 1e-2, "weight_decay": 0.01}
@@ -425,7 +425,7 @@ def test_disk_full_is_reported_and_the_last_checkpoint_is_whole(rt, tmp_path, mo
 
 def test_a_disk_that_is_too_small_is_noticed_before_the_first_step(rt, tmp_path, monkeypatch):
     model = tiny()
-    monkeypatch.setattr(training.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     monkeypatch.setattr(training, "train_step", None)
     with pytest.raises(CourseError, match="A checkpoint takes up to 0.3 MB, but .* 0.0 MB free"):
         training.fit(model, *loaders(), **RECIPE, checkpoint_dir=tmp_path)

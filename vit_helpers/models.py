@@ -326,6 +326,11 @@ def add_lora(model: nn.Module, rank: int = 8) -> None:
     model.to(runtime.current().device)
 
 
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that learn."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
 def parameter_table(model: nn.Module):
     """Count trainable and frozen parameters by part.
 

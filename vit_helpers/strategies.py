@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from . import data, frozen, models, runtime, training
 from .efficiency.memory import Growth
 from .errors import CourseError
+from .history import measured
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def attempt(
         memory.append(growth.host_mb if np.isnan(growth.device_mb) else growth.device_mb)
         best = history.rows[history.best_epoch - 1]
         accuracies.append(best["validation accuracy"])
-    learned = sum(p.numel() for p in training.trainable(model))
+    learned = sum(p.numel() for p in models.trainable(model))
     return Trial(
         tuple(accuracies), len(val_set), float(np.mean(seconds)), float(np.max(memory)), learned
     )
@@ -111,7 +112,7 @@ def attempt(
 def only_the_head_learns(model: nn.Module) -> bool:
     """Whether everything but the head is frozen."""
     head = {id(p) for p in models.head(model).parameters()}
-    return all(id(p) in head for p in training.trainable(model))
+    return all(id(p) in head for p in models.trainable(model))
 
 
 def table(trials: dict[str, Trial]):
@@ -123,10 +124,10 @@ def table(trials: dict[str, Trial]):
         low, high = trial.interval
         rows[name] = {
             "trainable": f"{trial.trainable:,}",
-            "validation accuracy, %": training.measured(100 * trial.accuracy),
-            "from": training.measured(100 * low),
-            "to": training.measured(100 * high),
-            "minutes": training.measured(trial.seconds / 60, 2),
-            "memory, MB": training.measured(trial.memory_mb, 0),
+            "validation accuracy, %": measured(100 * trial.accuracy),
+            "from": measured(100 * low),
+            "to": measured(100 * high),
+            "minutes": measured(trial.seconds / 60, 2),
+            "memory, MB": measured(trial.memory_mb, 0),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("strategy")

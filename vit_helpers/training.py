@@ -1,31 +1,25 @@
-"""Train and judge a classifier: the loop, its history, checkpoints, accuracy with an interval.
+"""Train and judge a classifier: the loop, accuracy with an interval, probes.
 
 Read from the top: `fit` is the whole loop, `train_step` is its heart.
 """
 
 import math
-import os
-import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from . import models, runtime
+from .checkpoints import NO_MEMORY, Run
 from .errors import CourseError, one_of
+from .history import History
+from .history import measured as measured  # for the notebooks, too
 
 SCHEDULES = ("linear", "cosine")
-NO_MEMORY = (
-    "Not even one picture fits into the memory of the GPU: close other programs and notebooks "
-    "that use it, or freeze more blocks."
-)
 
 
 # --- the loop ----------------------------------------------------------------------------------
@@ -53,7 +47,7 @@ def fit(
     keep_best: bool = True,
     stop_after: int | None = None,
     seed: int | None = None,
-) -> "History":
+) -> History:
     """Train a classifier and validate it after each epoch.
 
     Interrupted (the stop button, Ctrl-C), it prints where it stopped and returns: the model has
@@ -128,7 +122,7 @@ def fit(
         "weight_decay": weight_decay, "warmup": warmup, "schedule": schedule, "clip": clip,
         "label_smoothing": label_smoothing, "layer_decay": layer_decay,
         "keep_patches": keep_patches, "patience": patience, "keep_best": keep_best, "seed": seed,
-        "trainable": len(trainable(model)),
+        "trainable": len(models.trainable(model)),
     }  # fmt: skip
     if compiled and accelerator.num_processes == 1:
         network = torch.compile(model, dynamic=False)
@@ -231,7 +225,7 @@ def seconds_an_epoch(model: nn.Module, train_loader, val_loader, keep_patches: f
     return (fetched + learned) * len(train_loader) + looked * len(val_loader.dataset)
 
 
-def train_epoch(run: "Run", train_loader, title: str) -> tuple[float, float]:
+def train_epoch(run: Run, train_loader, title: str) -> tuple[float, float]:
     """One pass over the training set. Returns the mean `(loss, accuracy)` of that very pass.
 
     They are measured while the model learns, on augmented pictures, so they cost nothing; a
@@ -257,7 +251,7 @@ def train_epoch(run: "Run", train_loader, title: str) -> tuple[float, float]:
     return run.mean_over_processes(loss_sum, correct, seen)
 
 
-def train_step(run: "Run", pixels, labels) -> tuple[float, torch.Tensor]:
+def train_step(run: Run, pixels, labels) -> tuple[float, torch.Tensor]:
     """Learn from one batch: guess, measure the error, trace it back, clip, move.
 
     The scaler matters for fp16 only, whose small gradients would be rounded to 0; elsewhere it
@@ -272,14 +266,14 @@ def train_step(run: "Run", pixels, labels) -> tuple[float, torch.Tensor]:
         run.halve_parts(len(labels))
         return train_step(run, pixels, labels)
     run.scaler.unscale_(run.optimiser)
-    nn.utils.clip_grad_norm_(trainable(run.model), run.plan["clip"])
+    nn.utils.clip_grad_norm_(models.trainable(run.model), run.plan["clip"])
     run.scaler.step(run.optimiser)
     run.scaler.update()
     run.scheduler.step()
     return float(loss), logits
 
 
-def gradients(run: "Run", pixels, labels) -> tuple[torch.Tensor, torch.Tensor]:
+def gradients(run: Run, pixels, labels) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradients of one batch, added up over as many parts as the memory makes necessary.
 
     Each part counts by its number of pictures, so the parts give the gradient of the whole batch.
@@ -338,11 +332,6 @@ def train_mode(model: nn.Module) -> None:
             module.eval()
 
 
-def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that learn."""
-    return [p for p in model.parameters() if p.requires_grad]
-
-
 def parameter_groups(
     model: nn.Module, lr: float, head_lr: float, weight_decay: float, layer_decay: float = 1.0
 ) -> list:
@@ -360,7 +349,7 @@ def parameter_groups(
         for below, part in enumerate(reversed(parts)):
             rates |= {id(p): lr * layer_decay ** (below + 1) for p in part.parameters()}
     groups: dict[tuple[float, float], list] = {}
-    for p in trainable(model):
+    for p in models.trainable(model):
         decay = weight_decay if p.ndim > 1 else 0.0
         groups.setdefault((rates[id(p)], decay), []).append(p)
     return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
@@ -397,7 +386,7 @@ def check_run(model: nn.Module, train_loader, val_loader, epochs: int) -> None:
             raise CourseError(f"The {name} loader is empty: give it at least one picture.")
     if epochs < 1:
         raise CourseError(f"epochs is {epochs}, but at least one epoch is needed.")
-    if not trainable(model):
+    if not models.trainable(model):
         raise CourseError("Every parameter is frozen: unfreeze the head, or nothing can learn.")
     labels = torch.as_tensor(getattr(train_loader.dataset, "labels", range(0)))
     missing = sorted(set(range(model.config.num_labels)) - set(labels.tolist()))
@@ -417,65 +406,6 @@ def check_labels(labels: torch.Tensor, model: nn.Module) -> None:
             f"Label {int(wrong[0])} has no output: the head has {classes} classes, numbered 0 to "
             f"{classes - 1}. Load the model with the class names of this data set."
         )
-
-
-# --- history -----------------------------------------------------------------------------------
-
-
-@dataclass
-class History:
-    """What happened in each epoch.
-
-    Attributes:
-        rows: One dictionary an epoch: losses and accuracies (0 to 1) of training and validation,
-            learning rate at its start, images/s of the training pass, seconds of all.
-    """
-
-    rows: list[dict] = field(default_factory=list)
-
-    @property
-    def best_epoch(self) -> int:
-        """Number of the epoch with the highest validation accuracy; the lower loss breaks ties."""
-        if not self.rows:
-            raise CourseError("The history is empty: call fit first.")
-        best = max(self.rows, key=lambda r: (r["validation accuracy"], -r["validation loss"]))
-        return best["epoch"]
-
-    def stopped_improving(self, patience: int | None) -> bool:
-        """Whether the last `patience` epochs were all no better than the best one."""
-        if patience is None or not self.rows:
-            return False
-        return self.rows[-1]["epoch"] - self.best_epoch >= patience
-
-    def to_frame(self):
-        """The rows as a pandas `DataFrame` of plain numbers, indexed by epoch."""
-        import pandas as pd
-
-        return pd.DataFrame(self.rows).set_index("epoch")
-
-    def table(self):
-        """The same for readers: rounded, in percent, each number marked as measured."""
-        import pandas as pd
-
-        rows = {
-            row["epoch"]: {
-                "train loss": measured(row["train loss"], 3),
-                "validation loss": measured(row["validation loss"], 3),
-                "train accuracy, %": measured(100 * row["train accuracy"]),
-                "validation accuracy, %": measured(100 * row["validation accuracy"]),
-                "images/s": measured(row["images/s"], 0),
-            }
-            for row in self.rows
-        }
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("epoch")
-
-
-def measured(value: float, digits: int = 1, width: int = 6) -> str:
-    """A number as text with the sign for "measured in this run": `measured(9.87)` is `≈    9.9`.
-
-    The width is fixed, so that a table does not change its shape when a number does.
-    """
-    return f"≈ {value:{width}.{digits}f}"
 
 
 # --- judging -----------------------------------------------------------------------------------
@@ -727,232 +657,3 @@ def wilson_interval(correct: int, n: int, z: float = 1.96) -> tuple[float, float
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-# --- checkpoints -------------------------------------------------------------------------------
-
-
-@dataclass
-class Run:
-    """Everything that a training run is made of, so that it can be saved and continued.
-
-    Attributes:
-        model: Learns.
-        network: The same model as accelerate or `torch.compile` has prepared it: with several
-            processes its backward pass averages their gradients.
-        optimiser: AdamW; keeps two moving averages for each parameter.
-        scheduler: Sets the learning rate.
-        scaler: Scales the loss in fp16.
-        train_loader: Its generator decides the order of the pictures.
-        accelerator: Knows the processes that share the work.
-        history: One row for each epoch that is done.
-        plan: The numbers of the recipe; a checkpoint of another recipe is refused.
-        kept: The weights that the model will end with, on the CPU: those of the best epoch so
-            far, or of the last one where the best is not asked for.
-        kept_epoch: Which epoch that is; 0 before the first.
-        saved_epoch: The last epoch in the checkpoint; 0 before the first.
-        parts: In how many parts a batch is computed; more than 1 after memory ran out.
-    """
-
-    model: nn.Module
-    network: nn.Module
-    optimiser: torch.optim.Optimizer
-    scheduler: Any
-    scaler: Any
-    train_loader: Any
-    accelerator: Accelerator
-    history: History
-    plan: dict
-    kept: dict = field(default_factory=dict)
-    kept_epoch: int = 0
-    saved_epoch: int = 0
-    parts: int = 1
-
-    def network_for(self, pixels: torch.Tensor) -> nn.Module:
-        """What computes this batch: a compiled network knows batches of one size only."""
-        if self.accelerator.num_processes == 1 and len(pixels) != self.train_loader.batch_size:
-            return self.model  # the short batch at the end: not worth another minute of compiling
-        return self.network
-
-    def mean_over_processes(self, loss_sum: float, correct: int, seen: int) -> tuple[float, float]:
-        """The mean `(loss, accuracy)` of an epoch over the pictures of all processes."""
-        if self.accelerator.num_processes > 1:
-            mine = torch.tensor([loss_sum, correct, seen], device=self.model.device)
-            loss_sum, correct, seen = self.accelerator.reduce(mine).tolist()
-        return loss_sum / seen, correct / seen
-
-    def halve_parts(self, batch: int) -> None:
-        """Compute batches in twice as many parts from now on, because the memory ran out.
-
-        Raises:
-            CourseError: If a part is one picture already, or if other processes wait.
-        """
-        if self.accelerator.num_processes > 1:
-            raise CourseError(
-                f"A batch of {batch} pictures does not fit into the memory of a GPU: with several "
-                "processes, give a smaller batch."
-            ) from None
-        if self.parts >= batch:
-            raise CourseError(NO_MEMORY) from None
-        self.parts = min(2 * self.parts, batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        print(
-            f"The memory of the GPU ran out: from now on each batch of {batch} is computed in "
-            f"{self.parts} parts. The result is the same."
-        )
-
-    def keep_weights(self) -> None:
-        """Keep a copy of the present weights."""
-        self.kept = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
-
-    def finish_epoch(self, row: dict, keep_best: bool) -> None:
-        """Add a row to the history, and keep the weights if they are the ones to end with."""
-        rows = [*self.history.rows, row]
-        if not keep_best or History(rows).best_epoch == row["epoch"]:
-            self.keep_weights()
-            self.kept_epoch = row["epoch"]
-        self.history.rows.append(row)
-
-    def restore_kept(self) -> None:
-        """Give the model the weights that were kept."""
-        self.model.load_state_dict(self.kept)
-
-    def where_it_stopped(self, folder: Path | None) -> str:
-        """What a reader who interrupted the training needs to know."""
-        done, epochs = len(self.history.rows), self.plan["epochs"]
-        has = f"the weights of epoch {self.kept_epoch}" if done else "its weights from before"
-        goes_on = folder is not None and (folder / "last.pt").is_file()
-        again = "goes on from the checkpoint" if goes_on else "starts from the first epoch"
-        return (
-            f"Stopped after {done} of {epochs} epochs: the model has {has}. The same call {again}."
-        )
-
-    def prepare(self, folder: Path) -> None:
-        """Make the folder of the checkpoints, and see whether they will fit, before hours of work.
-
-        Raises:
-            CourseError: If the folder cannot be made, or the disk has too little space.
-        """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CourseError(
-                f"The folder {str(folder)!r} for checkpoints cannot be made ({error.strerror}): "
-                "choose another one."
-            ) from None
-        weights = sum(v.nbytes for v in self.model.state_dict().values())
-        averages = 2 * sum(p.nbytes for p in trainable(self.model))  # AdamW's
-        free = shutil.disk_usage(folder).free
-        if free < 2 * weights + averages:  # twice: the last weights and the best ones
-            raise CourseError(
-                f"A checkpoint takes up to {(2 * weights + averages) / 1e6:.1f} MB, but "
-                f"{str(folder)!r} has {free / 1e6:.1f} MB free: free some space on that disk or "
-                "choose another folder."
-            )
-
-    def save(self, folder: Path) -> None:
-        """Write `last.pt`. The old file stays whole until the new one is complete, on the disk.
-
-        Of several processes the first one writes, for all.
-        """
-        random = gather_object([self._random_state()])
-        if self.accelerator.is_main_process:
-            self._write(folder, random)
-        self.accelerator.wait_for_everyone()
-        self.saved_epoch = len(self.history.rows)
-
-    def _write(self, folder: Path, random: list[dict]) -> None:
-        weights = self.model.state_dict()
-        state = {
-            "plan": self.plan,
-            "history": self.history.rows,
-            "model": weights,
-            # The same object where the last epoch is the best: torch writes its bytes once.
-            "best": weights if self.kept_epoch == len(self.history.rows) else self.kept,
-            "best epoch": self.kept_epoch,
-            "optimiser": self.optimiser.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "random": random,
-        }
-        temporary = folder / "last.pt.tmp"  # one name: what a killed process left is overwritten
-        try:
-            torch.save(state, temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, folder / "last.pt")
-        except (OSError, RuntimeError) as error:  # torch has a RuntimeError for a full disk
-            free = shutil.disk_usage(folder).free / 1e6
-            raise CourseError(
-                f"The checkpoint of epoch {len(self.history.rows)} could not be written to "
-                f"{str(folder)!r} ({getattr(error, 'strerror', None) or 'the disk refused'}, "
-                f"{free:.1f} MB free): free some space on that disk, then run this cell again. "
-                "What was saved before is whole."
-            ) from None
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def resume(self, folder: Path) -> None:
-        """Continue from `last.pt` in a folder; without one, start from the beginning."""
-        path = folder / "last.pt"
-        if not path.is_file():
-            return
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            self._check_same_run(state)
-            self.kept, self.kept_epoch = state["best"], state["best epoch"]
-        except CourseError:
-            raise
-        except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError) as error:
-            raise CourseError(
-                f"{path.name} is not a checkpoint that can be read ({type(error).__name__}): "
-                "delete it, or call fit with resume=False."
-            ) from None
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.history.rows = state["history"]
-        self.saved_epoch = len(self.history.rows)
-        self._set_random_state(state["random"][self.accelerator.process_index])
-        done, epochs = len(self.history.rows), self.plan["epochs"]
-        self.accelerator.print(f"Going on after epoch {done} of {epochs}.")
-
-    def _check_same_run(self, state: dict) -> None:
-        here = {k: tuple(v.shape) for k, v in self.model.state_dict().items()}
-        there = {k: tuple(v.shape) for k, v in state["model"].items()}
-        if here != there:
-            name = next(k for k in [*there, *here] if here.get(k) != there.get(k))
-            raise CourseError(
-                f"The checkpoint belongs to another model ({name!r} is {there.get(name)} there "
-                f"and {here.get(name)} here): use another folder, or resume=False."
-            )
-        for name, value in self.plan.items():
-            if state["plan"][name] != value:
-                raise CourseError(
-                    f"The checkpoint was made with {name}={state['plan'][name]}, this run has "
-                    f"{name}={value}: use another folder, or resume=False."
-                )
-        for name, p in self.model.named_parameters():
-            if not p.requires_grad and not torch.equal(p.detach().cpu(), state["model"][name]):
-                raise CourseError(
-                    f"The checkpoint belongs to another model: the frozen weights {name!r} differ. "
-                    "Use another folder, or resume=False."
-                )
-
-    def _random_state(self) -> dict:
-        generator = self.train_loader.generator
-        return {
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "loader": None if generator is None else generator.get_state(),
-        }
-
-    def _set_random_state(self, state: dict) -> None:
-        torch.set_rng_state(state["torch"])
-        if torch.cuda.is_available() and state["cuda"]:
-            torch.cuda.set_rng_state_all(state["cuda"])
-        if state["loader"] is not None:
-            self.train_loader.generator.set_state(state["loader"])
