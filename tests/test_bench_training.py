@@ -38,6 +38,7 @@ def test_every_loop_but_the_compiled_one_ends_in_a_table(rt, small, tmp_path, ca
     for row in report["rows"].values():
         assert 0 < row["from"] <= row["times"] <= row["to"]
         assert row["images/s"] > 0 and row["of possible"] > 0
+        assert row["at most"] == pytest.approx(row["times"] / row["of possible"], rel=0.2)
     assert report["rows"][bench_training.OLD]["times"] == 1
 
 
@@ -57,3 +58,15 @@ def test_ratios_are_those_of_the_turns(rt, small):
     assert table["times"].tolist() == pytest.approx([1, 2, 5])
     assert table["epoch times"].tolist() == pytest.approx([1, 4, 4])
     assert table.loc["fit", ["from", "to"]].tolist() == pytest.approx([2, 2])
+
+
+def test_what_a_loop_need_not_compute_raises_what_is_possible(rt, small):
+    track = bench_training.Track(bench_training.Request(pictures=10))
+    laps = {
+        bench_training.OLD: [Lap(10, 1, 1.0, 1.0)],
+        "probe": [Lap(50, 5, 1.0, 1.0, passes=1 / 5)],
+    }
+    table = bench_training.summary(laps, track)
+    assert table.loc["probe", "at most"] == pytest.approx(
+        15 * table.loc[bench_training.OLD, "at most"]
+    )

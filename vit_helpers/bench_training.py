@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from .errors import one_of
 OLD = "old tutorial"
 CACHED_EPOCHS = 5  # cached output is computed once and serves so many epochs
 FROZEN_SHARE = 2 / 3  # of the blocks: 8 of 12
-PASSES = 3  # a step costs about three forward passes: one forward, two for the gradients
+GRADIENTS = 2  # a backward pass costs about two forward passes
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,14 @@ class Lap:
         epochs: How many epochs that were.
         learning: Seconds without validation, but with everything that had to be computed first.
         whole: Seconds with validation and whatever else the loop does in an epoch.
+        passes: What a picture needs in an epoch, counted in forward passes of the whole network.
     """
 
     pictures: int
     epochs: int
     learning: float
     whole: float
+    passes: float = 1 + GRADIENTS
 
 
 class Track:
@@ -209,7 +211,8 @@ def fit_compiled(track: Track) -> Lap:
 
 def fit_frozen(track: Track) -> Lap:
     """`training.fit` with the first two thirds of the blocks frozen."""
-    return _fit(track, track.network(track.frozen_blocks), track.train_set, track.val_set)
+    lap = _fit(track, track.network(track.frozen_blocks), track.train_set, track.val_set)
+    return replace(lap, passes=1 + GRADIENTS * (1 - FROZEN_SHARE))
 
 
 def fit_cached(track: Track) -> Lap:
@@ -220,7 +223,8 @@ def fit_cached(track: Track) -> Lap:
     train, val = (frozen.remember(model, s, batch) for s in (track.still_set, track.val_set))
     once = time.perf_counter() - began
     lap = _fit(track, frozen.Tail(model), train, val, CACHED_EPOCHS)
-    return Lap(lap.pictures, lap.epochs, once + lap.learning, once + lap.whole)
+    passes = (1 + GRADIENTS) * (1 - FROZEN_SHARE) + FROZEN_SHARE / CACHED_EPOCHS
+    return Lap(lap.pictures, lap.epochs, once + lap.learning, once + lap.whole, passes)
 
 
 def probe(track: Track) -> Lap:
@@ -233,8 +237,8 @@ def probe(track: Track) -> Lap:
     learning = time.perf_counter() - began
     val = frozen.remember(model, track.val_set, batch)
     classifier.score(val.tokens[:, 0], val.labels.numpy())
-    pictures = CACHED_EPOCHS * len(track.train)
-    return Lap(pictures, CACHED_EPOCHS, learning, time.perf_counter() - began)
+    pictures, whole = CACHED_EPOCHS * len(track.train), time.perf_counter() - began
+    return Lap(pictures, CACHED_EPOCHS, learning, whole, passes=1 / CACHED_EPOCHS)
 
 
 LOOPS: dict[str, Callable[[Track], Lap]] = {
@@ -290,9 +294,9 @@ def summary(laps: dict[str, list[Lap]], track: Track):
     Returns:
         A `DataFrame` by loop: `images/s` (median), `times` (median ratio of images/s), `from` and
         `to` (its smallest and largest value over the turns), `s/epoch`, `epoch times` (median
-        ratio of the time of a whole epoch), and `of possible`: the operations of full training
-        in the seconds of learning, as a share of the fastest matrix product measured here. A loop
-        that skips work can therefore pass 1.
+        ratio of the time of a whole epoch), `of possible`: the operations that the loop needs in
+        its seconds of learning, as a share of the fastest matrix product measured here, and
+        `at most`: what `times` would be at that rate.
     """
     import numpy as np
     import pandas as pd
@@ -300,7 +304,7 @@ def summary(laps: dict[str, list[Lap]], track: Track):
     model = copy.deepcopy(track.model).eval().cpu()
     pixels = track.val_set[0][0][None]
     with models.attention(model, "eager"):
-        flops = PASSES * efficiency.count_flops(lambda x: model(pixel_values=x).logits, pixels)
+        forward = efficiency.count_flops(lambda x: model(pixel_values=x).logits, pixels)
     fastest = max(efficiency.matrix_rates(track.rt.device)[f] for f in _formats(track.rt))
     rate = {
         name: np.array([lap.pictures / lap.learning for lap in ls]) for name, ls in laps.items()
@@ -309,6 +313,7 @@ def summary(laps: dict[str, list[Lap]], track: Track):
     rows = {}
     for name in laps:
         ratios = rate[name] / rate[OLD]
+        possible = fastest / (forward * laps[name][0].passes)  # images/s
         rows[name] = {
             "images/s": np.median(rate[name]),
             "times": np.median(ratios),
@@ -316,7 +321,8 @@ def summary(laps: dict[str, list[Lap]], track: Track):
             "to": ratios.max(),
             "s/epoch": np.median(epoch[name]),
             "epoch times": np.median(epoch[OLD] / epoch[name]),
-            "of possible": np.median(rate[name]) * flops / fastest,
+            "of possible": np.median(rate[name]) / possible,
+            "at most": possible / np.median(rate[OLD]),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("loop")
 
