@@ -24,7 +24,7 @@ TOOLS = ("hypothesis", "nbval", "pytest", "pyyaml")  # what the tests need, and 
 OFFLINE = {"VIT_SOURCE": "offline", "VIT_PROFILE": "quick", "VIT_SEED": "0", "VIT_BARS": "off"}
 
 
-OLDEST = ["3.10", "3.11", "3.12"]  # NumPy 1.26 ends there
+OLDEST = ["3.10", "3.11", "3.12"]  # NumPy 2.0 ends there
 
 
 @nox.session(python=OLDEST)

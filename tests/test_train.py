@@ -52,7 +52,7 @@ def test_two_processes_learn_as_one_with_the_doubled_batch(tmp_path):
     # there is no GPU. "lo" keeps them from looking for each other in the network.
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
     launcher += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    with socket.socket() as free:  # accelerate 1.1 does not look for a free port itself
+    with socket.socket() as free:  # old versions of accelerate do not look for a free port itself
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     launcher += ["--dynamo_backend", "no", "--main_process_port", port]
