@@ -19,7 +19,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from vit_helpers import efficiency, plots
+from vit_helpers import data, efficiency, models, plots
 from vit_helpers.efficiency import BASELINE, Engine, Variant
 from vit_helpers.errors import CourseError
 
@@ -553,6 +553,20 @@ def test_int8_of_openvino_covers_what_a_rare_picture_shows(model, pictures):
     error = (int8.engine(bright) - base.engine(bright)).abs().amax(1)
     shop.close()
     assert error[7] < 0.3
+
+
+def test_merged_int8_of_openvino_answers_a_picture_alone_as_in_a_batch(rt):
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    model, processor = models.load_classifier("eager")
+    transform = data.eval_transform(processor)
+    own, _ = data.own_pictures(model, 4, rt.seed)
+    some = torch.stack([transform(data.to_tensor(picture)) for picture in own])
+    shop = efficiency.Workshop(model, some)
+    (merged,) = efficiency.build(shop, efficiency.select("OpenVINO int8, merged"))
+    alone, together = merged.engine(some[:1]), merged.engine(some)
+    shop.close()
+    assert (alone - together[:1]).abs().max() < 1  # a graph fixed to one picture was off by 14
 
 
 class TestFigures:
