@@ -1,11 +1,13 @@
 """The README shows what the notebooks hold."""
 
 import io
+import json
 import re
+import shutil
 from pathlib import Path
 
+import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
 from vit_helpers import __main__, address, frontpage, tasks
@@ -59,9 +61,37 @@ def test_the_badges_open_this_repository():
         (3.2, "about 3 minutes"),
     ],
 )
-def test_refresh_writes_the_minutes_into_the_title(minutes, words):
-    cells = [new_markdown_cell("# T\n\nMeasured on two CPU cores: ?"), new_code_cell("1")]
-    notebook = new_notebook(cells=cells)
-    frontpage.tell_minutes(notebook, minutes)
-    line = f"Measured on two CPU cores: {words}. On a GPU: not measured yet."
-    assert [c.source for c in notebook.cells] == [f"# T\n\n{line}", "1"]
+def test_minutes_in_words(minutes, words):
+    assert frontpage.in_words(minutes) == words
+
+
+@pytest.fixture
+def course(tmp_path):
+    """A folder with what the front page reads, with a GPU in its minutes."""
+    for part in ("notebooks", "docs"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    path = tmp_path / "docs" / "timings.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    known["Some Card"] = dict.fromkeys(frontpage.PICTURES, 0.7)
+    path.write_text(json.dumps(known), encoding="utf-8")
+    return tmp_path
+
+
+def test_the_minutes_on_a_gpu_reach_readme_and_titles(course):
+    frontpage.update(course)
+    readme = (course / "README.md").read_text(encoding="utf-8")
+    assert "minutes on a GPU (Some Card)" in readme
+    assert re.search(r"^\| 1 Classify .*\| 0\.7 \|", readme, flags=re.M)
+    assert re.search(r"^\| together .*\| 3\.5 \|", readme, flags=re.M)
+    for stem in frontpage.PICTURES:
+        notebook = nbformat.read(course / "notebooks" / f"{stem}.ipynb", as_version=4)
+        told = notebook.cells[0].source.splitlines()[-1]
+        assert told.endswith("On a GPU (Some Card): less than a minute.")
+
+
+def test_an_update_without_new_minutes_changes_no_byte(course):
+    shutil.copy(ROOT / "docs" / "timings.json", course / "docs")
+    frontpage.update(course)
+    for path in [*(ROOT / "notebooks").glob("*.ipynb"), ROOT / "README.md"]:
+        assert (course / path.relative_to(ROOT)).read_bytes() == path.read_bytes()

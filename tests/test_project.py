@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vit_helpers import frontpage
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [
@@ -156,14 +158,15 @@ class TestNotebook:
 
     def test_the_title_says_the_minutes_that_were_measured_and_what_was_not(self, path):
         title = "".join(cells(path, "markdown")[0]["source"])
-        told = re.search(r"on two CPU cores: (less than a|about [\d.]+) minutes?\. (.+)$", title)
-        measured = json.loads((ROOT / "docs" / "timings.json").read_text(encoding="utf-8"))
-        if told[1] == "less than a":
-            assert measured[path.stem] < 1
-        else:
-            minutes = float(told[1].split()[1])
-            assert abs(minutes - measured[path.stem]) <= measured[path.stem] / 3
-        assert told[2] == "On a GPU: not measured yet."
+        on_cpu, on_gpu, card = frontpage.minutes(ROOT)
+        there = "not measured yet"
+        if path.stem in on_gpu:
+            there = frontpage.in_words(on_gpu[path.stem])
+        where = f" ({card})" if card else ""
+        assert title.endswith(
+            f"Measured on two CPU cores: {frontpage.in_words(on_cpu[path.stem])}. "
+            f"On a GPU{where}: {there}."
+        )
 
     def test_links_to_the_previous_and_the_next_notebook(self, path):
         text = "".join("".join(c["source"]) for c in cells(path, "markdown"))

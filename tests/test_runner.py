@@ -57,6 +57,27 @@ def test_run_says_how_this_machine_compares_with_the_guide(folder, monkeypatch):
     assert runner.against_the_guide(here) == ""
 
 
+def test_run_keeps_the_minutes_of_its_device_when_it_is_told_to(folder, monkeypatch):
+    tmp_path, add = folder
+    add("01_a", RECORD.replace('"test accuracy": 0.9', '"device": "Some Card"'))
+    updated = []
+    monkeypatch.setattr(runner.frontpage, "update", updated.append)
+    assert __main__.main(["run", "--to", str(tmp_path / "build")]) == 0
+    assert not (tmp_path / "docs").exists() and not updated
+    assert __main__.main(["run", "--to", str(tmp_path / "build"), "--record"]) == 0
+    written = json.loads((tmp_path / "docs" / "timings.json").read_text(encoding="utf-8"))
+    assert list(written) == ["Some Card"] and list(written["Some Card"]) == ["01_a"]
+    assert updated == [runner.ROOT]
+
+
+def test_minutes_of_another_profile_are_not_kept(folder, monkeypatch, capsys):
+    _, add = folder
+    add("01_a", "1")
+    monkeypatch.setenv("VIT_PROFILE", "full")
+    assert __main__.main(["run", "--record"]) == 2
+    assert "the kit in the profile quick" in capsys.readouterr().err
+
+
 def test_a_failing_cell_is_named_and_the_others_still_run(folder, capsys):
     tmp_path, add = folder
     add("01_a", "1 + 1", "bad = 1 / 0")

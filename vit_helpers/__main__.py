@@ -16,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute the notebooks into build/ and print a table")
     run.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
     run.add_argument("--to", type=Path, default=runner.BUILD, help="folder for the results")
+    run.add_argument("--record", action="store_true", help="keep the minutes in docs/timings.json")
     refresh = commands.add_parser("refresh", help="execute and store the outputs in notebooks/")
     refresh.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
     test = commands.add_parser("test", help="unit tests, notebooks against outputs, lint")
@@ -113,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         if options.command == "run":
-            return runner.run(options.notebooks, options.to)
+            return runner.run(options.notebooks, options.to, options.record)
         if options.command == "refresh":
             return runner.refresh(options.notebooks)
         if options.command == "prefetch":

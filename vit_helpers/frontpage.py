@@ -1,6 +1,7 @@
 """What the README shows of each notebook: a picture from its saved output, minutes, key figures.
 
-`make refresh` writes them, so the front page cannot show what the notebooks no longer do.
+`make refresh` writes them, so the front page cannot show what the notebooks no longer do. The
+minutes on a CPU and on a GPU also stand in the title of each notebook.
 """
 
 import base64
@@ -24,16 +25,19 @@ MINUTES = re.compile(r"Measured on two CPU cores: .*")
 MARKS = "<!-- notebooks -->\n", "<!-- /notebooks -->"
 MEASURED_MARKS = "<!-- measured -->\n", "<!-- /measured -->"
 NOT_YET = "not measured yet"
+CPU = "CPU"  # as the set-up cell calls it; anything else is the name of a GPU
 
 
 def update(root: Path) -> None:
-    """Write `docs/pictures/*.png` and the tables of notebooks in `README.md`."""
+    """Write `docs/pictures/*.png`, the tables in `README.md`, and the minutes in the titles."""
     folder = root / "docs" / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     for stem in PICTURES:
         (folder / f"{stem}.png").write_bytes(picture(root, stem)[0])
     path = root / "README.md"
     path.write_text(with_tables(path.read_text(encoding="utf-8"), root), encoding="utf-8")
+    for stem in PICTURES:
+        tell_minutes(root, stem)
 
 
 def with_tables(readme: str, root: Path) -> str:
@@ -83,23 +87,32 @@ def notebooks_table(root: Path) -> str:
 
 def measured_table(root: Path) -> str:
     """A row for each notebook: minutes on a CPU and on a GPU, memory, key figures."""
-    minutes, reached = (
-        json.loads((root / "docs" / file).read_text(encoding="utf-8"))
-        for file in ("timings.json", "reached.json")
-    )
+    reached = json.loads((root / "docs" / "reached.json").read_text(encoding="utf-8"))
+    cpu, gpu, card = minutes(root)
+    on_gpu = f"minutes on a GPU ({card})" if card else "minutes on a GPU"
     table = (
-        "| notebook | minutes on a CPU | minutes on a GPU | peak memory | reached |\n"
+        f"| notebook | minutes on a CPU | {on_gpu} | peak memory | reached |\n"
         "|---|---|---|---|---|\n"
     )
     for stem in PICTURES:
         figures = "; ".join(f"{what}: {value}" for what, value in reached[stem]["figures"].items())
         table += (
-            f"| {name(root, stem).split(':')[0]} | {minutes[stem]} | {NOT_YET} "
+            f"| {name(root, stem).split(':')[0]} | {cpu[stem]} | {gpu.get(stem, NOT_YET)} "
             f"| {reached[stem]['peak_gib']} GiB | {figures} |\n"
         )
-    total = round(sum(minutes[stem] for stem in PICTURES), 1)
+    whole = round(sum(gpu.values()), 1) if len(gpu) == len(PICTURES) else NOT_YET
     peak = max(reached[stem]["peak_gib"] for stem in PICTURES)
-    return table + f"| together | {total} | {NOT_YET} | {peak} GiB | |\n"
+    return table + f"| together | {round(sum(cpu.values()), 1)} | {whole} | {peak} GiB | |\n"
+
+
+def minutes(root: Path) -> tuple[dict[str, float], dict[str, float], str]:
+    """The minutes in `docs/timings.json`: `(on a CPU, on a GPU, name of the GPU)`, by notebook.
+
+    Of several GPUs it is the one that stands first; without one, the last two are empty.
+    """
+    known = json.loads((root / "docs" / "timings.json").read_text(encoding="utf-8"))
+    card = next((device for device in known if device != CPU), "")
+    return known.get(CPU, {}), known.get(card, {}), card
 
 
 def name(root: Path, stem: str) -> str:
@@ -113,11 +126,20 @@ def _first_cell(root: Path, stem: str) -> str:
     return "".join(notebook["cells"][0]["source"])
 
 
-def tell_minutes(notebook, minutes: float) -> None:
-    """Write into the title of a notebook how long it took; `minutes` are those of its run."""
+def tell_minutes(root: Path, stem: str) -> None:
+    """Write into the title of a notebook how long it took on a CPU and on a GPU."""
+    import nbformat
+
+    cpu, gpu, card = minutes(root)
+    there = f"On a GPU ({card}): {in_words(gpu[stem])}." if stem in gpu else f"On a GPU: {NOT_YET}."
+    line = f"Measured on two CPU cores: {in_words(cpu[stem])}. {there}"
+    path = root / "notebooks" / f"{stem}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source = MINUTES.sub(line, notebook.cells[0].source)
+    nbformat.write(notebook, path)
+
+
+def in_words(minutes: float) -> str:
+    """About how long that is, to half a minute."""
     half = max(1, round(2 * minutes) / 2)
-    words = "less than a minute" if minutes < 0.75 else f"about {half:g} minute" + "s" * (half > 1)
-    line = f"Measured on two CPU cores: {words}. On a GPU: not measured yet."
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = MINUTES.sub(line, cell.source)
+    return "less than a minute" if minutes < 0.75 else f"about {half:g} minute" + "s" * (half > 1)

@@ -36,6 +36,7 @@ class Run:
     """What one notebook took and reached."""
 
     notebook: str
+    device: str = frontpage.CPU  # or the name of the GPU
     minutes: float = 0.0
     peak_gib: float = 0.0
     figures: dict = field(default_factory=dict)
@@ -165,6 +166,7 @@ def execute(path: Path):
         if report.exists():
             for line in report.read_text(encoding="utf-8").splitlines():
                 run.figures.update(json.loads(line))
+    run.device = run.figures.pop("device", frontpage.CPU)
     progress.close()
     run.minutes = (time.perf_counter() - start) / 60
     run.peak_gib = place["memory"].gib
@@ -181,14 +183,25 @@ def _short(error: Exception) -> str:
     return f"{name}: {value}" if name else f"{type(error).__name__}: {error}"
 
 
-def run(names: list[str] | None = None, to: Path = BUILD) -> int:
+def run(names: list[str] | None = None, to: Path = BUILD, record: bool = False) -> int:
     """Execute notebooks; write them and their HTML pages to `to`; print a table.
+
+    Args:
+        names: Which notebooks, as for `find`.
+        to: The folder for the notebooks, the pages and `timings.json`.
+        record: Whether to keep the minutes in `docs/timings.json` too, for this kind of device.
+            README, guide and titles then tell them.
 
     Returns:
         0, or 1 if a cell failed.
+
+    Raises:
+        CourseError: If minutes of another source or profile than the guide's are to be kept.
     """
     import nbformat
 
+    if record and not _as_in_the_guide():
+        raise CourseError("Only minutes from the kit in the profile quick are kept: unset VIT_*.")
     to.mkdir(parents=True, exist_ok=True)
     runs = []
     for path in find(names):
@@ -205,6 +218,9 @@ def run(names: list[str] | None = None, to: Path = BUILD) -> int:
     print("\n" + table(runs))
     if words := against_the_guide(runs):
         print("\n" + words)
+    if record:
+        record_timings(runs)
+        frontpage.update(ROOT)
     failed = [r for r in runs if r.error]
     for r in failed:
         print(f"\nFAILED {r.notebook}, {r.error}", file=sys.stderr)
@@ -230,11 +246,8 @@ def against_the_guide(runs: list[Run]) -> str:
 
     Empty where the runs are not those of the guide: from another source or profile, or failed.
     """
-    known = _recorded("timings.json")
-    env = course_environment()
-    if env["VIT_SOURCE"] != "offline" or env.get("VIT_PROFILE", "quick") != "quick":
-        return ""
-    if any(r.error or r.notebook not in known for r in runs):
+    known = _recorded("timings.json").get(frontpage.CPU, {})
+    if not _as_in_the_guide() or any(r.error or r.notebook not in known for r in runs):
         return ""
     here, there = sum(r.minutes for r in runs), sum(known[r.notebook] for r in runs)
     if not there:
@@ -243,6 +256,11 @@ def against_the_guide(runs: list[Run]) -> str:
         f"The instructor's guide says {there:.1f} minutes for this, so multiply the minutes of the "
         f"machine there by {here / there:.1f}."
     )
+
+
+def _as_in_the_guide() -> bool:
+    env = course_environment()
+    return env["VIT_SOURCE"] == "offline" and env.get("VIT_PROFILE", "quick") == "quick"
 
 
 def refresh(names: list[str] | None = None) -> int:
@@ -274,24 +292,33 @@ def refresh(names: list[str] | None = None) -> int:
                 "language_info": {"name": "python"},
             }
         )
-        frontpage.tell_minutes(notebook, result.minutes)
         partial = path.with_suffix(".part")
         nbformat.write(notebook, partial)
         partial.replace(path)
         record_timings([result])
+        record_reached([result])
         print(f"{result.notebook}: refreshed ({result.minutes:.1f} min)", flush=True)
     frontpage.update(ROOT)
     return int(failed)
 
 
 def record_timings(runs: list[Run]) -> None:
-    """Write what notebooks took and reached to `docs`; the lines of others stay.
+    """Write the minutes of notebooks to `docs/timings.json`, under the device that they ran on.
 
-    `timings.json` has the minutes, `reached.json` the peak memory and the key figures.
+    The lines of other notebooks and of other devices stay.
     """
+    minutes = _recorded("timings.json")
+    for run in runs:
+        if not run.error:
+            there = minutes.get(run.device, {}) | {run.notebook: round(run.minutes, 1)}
+            minutes[run.device] = dict(sorted(there.items()))
+    _add("timings.json", minutes)
+
+
+def record_reached(runs: list[Run]) -> None:
+    """Write the peak memory and the key figures of notebooks to `docs/reached.json`."""
     done = [run for run in runs if not run.error]
     reached = {r.notebook: {"peak_gib": round(r.peak_gib, 1), "figures": r.figures} for r in done}
-    _add("timings.json", {r.notebook: round(r.minutes, 1) for r in done})
     _add("reached.json", reached)
 
 

@@ -64,6 +64,14 @@ class Runtime:
         is_slow = self.source == "hub" and self.device.type == "cpu"
         return slow if is_slow and slow is not ... else quick
 
+    @property
+    def device_name(self) -> str:
+        """The name of the GPU, else `CPU` or `MPS`."""
+        import torch
+
+        is_card = self.device.type == "cuda"
+        return torch.cuda.get_device_name() if is_card else self.device.type.upper()
+
     def about(self, name: str) -> str:
         """What a resource is in this run, in words, e.g. `rt.about("cifar10")`."""
         return resources.get(name).about(self.source)
@@ -179,6 +187,7 @@ def setup(*needs: str) -> Runtime:
     device, precision = choose_device()
     _current = Runtime(device, precision, source, profile, seed)
     print(banner(_current))
+    _current.record(device=_current.device_name)
     if notice:
         print(notice)
     return _current
@@ -246,14 +255,11 @@ def banner(rt: Runtime) -> str:
     """Two lines: what this run uses, and the versions of the libraries."""
     from importlib.metadata import version
 
-    import torch
-
-    name = torch.cuda.get_device_name() if rt.device.type == "cuda" else rt.device.type.upper()
     precision = str(rt.precision).removeprefix("torch.")
     libraries = ("torch", "torchvision", "transformers", "datasets")
     versions = " · ".join(f"{lib} {version(lib).split('+')[0]}" for lib in libraries)
     return (
-        f"device {name} · precision {precision} · source {rt.source} · "
+        f"device {rt.device_name} · precision {precision} · source {rt.source} · "
         f"profile {rt.profile} · seed {rt.seed}\n{versions}\n"
         "A number after ≈ was measured in this run; yours will differ a little."
     )
