@@ -234,6 +234,7 @@ FULL = {
     "02_finetune_cifar10": {
         "train_part": None, "val_part": None, "test_part": None, "recolour": None, "BATCH": 32,
         "first_blocks": 0, "epochs": 5, "lr": 5e-5, "head_lr": 5e-5, "keep_patches": 1.0,
+        "label_smoothing": 0.0,
     },
     "04_transfer_flowers102": {
         "train_part": None, "val_part": None, "test_part": None, "EPOCHS": 15, "lr": 6e-5,

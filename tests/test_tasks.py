@@ -84,7 +84,7 @@ def notebook():
         "logits": outputs.logits,
         "heads": 12,
         "distance": torch.rand(12, 12, generator=generator) * 100,
-        "train_set": range(200),
+        "train_set": range(210),
         "table": models.parameter_table(frozen),
         "frozen": frozen,
         "result": SimpleNamespace(
@@ -237,11 +237,12 @@ def step(divide=True, clear=True, move=True, clear_in_loop=False, move_in_loop=F
     return step_in_parts
 
 
-def rollout(heads="max", axis=-1, left=True, keep=0.5):
+def rollout(heads="max", axis=-1, left=True, keep=0.5, early=False):
     def rollout_max(attn):
         mixed = torch.eye(attn.shape[-1])
         for layer in attn:
             a = layer.amax(0) if heads == "max" else layer.mean(0)
+            a = a / a.sum(-1, keepdim=True) if early else a
             a = (1 - keep) * a + keep * torch.eye(len(mixed))
             a = a / a.sum(axis, keepdim=True) if axis else a
             mixed = a @ mixed if left else mixed @ a
@@ -346,8 +347,8 @@ MISTAKES = {
     ],
     "CountSteps": [
         (5, "are one epoch"),
-        (28, "leave 8 pictures out"),
-        (1400, "counts pictures"),
+        (28, "leave 10 pictures out"),
+        (1470, "counts pictures"),
         (29, "across the end of an epoch"),
         (99, "too many"),
     ],
@@ -364,7 +365,8 @@ MISTAKES = {
         (13830, "± counts on each side"),
         (864, "± 2.0"),
         (900, "68 % interval"),
-        (2000, "± 1 is wanted"),
+        (2000, "too wide"),
+        (3700, "± 0.97 points, too narrow"),
         (1e12, "more than anyone has"),
     ],
     "HeadMap": [
@@ -400,6 +402,7 @@ MISTAKES = {
         (rollout(axis=None), "should sum to one"),
         (rollout(left=False), "wrong order"),
         (rollout(keep=0.0), "where is the identity"),
+        (rollout(early=True), "identity first, then divide"),
     ],
     "ParametersThatLearn": [
         ("total", "the whole model"),
@@ -760,6 +763,18 @@ def test_the_time_that_a_task_took_is_told_and_read_back(fresh, notebook, capsys
 def test_what_takes_no_time_is_not_timed(fresh, notebook, capsys):
     make("CountTokens", notebook).check(577)  # as in the solved edition
     assert "time" not in capsys.readouterr().out
+
+
+def test_a_head_without_a_distance_is_neither_the_farthest_nor_the_nearest(capsys):
+    distance = torch.tensor([[float("nan"), 40.0], [10.0, 90.0]])
+    task = tasks.attention.FarthestHead(distance)
+    for answer, words in [
+        ((1, 1), "✓ Task 03.3: right. Head 1 of layer 1 looks 90 pixels far."),
+        ((0, 0), "(0, 0) has no distance"),
+        ((1, 0), "(1, 0) looks 10 pixels far: the nearest."),
+    ]:
+        task.check(answer)
+        assert words in capsys.readouterr().out
 
 
 def test_minutes_follow_from_the_text():

@@ -13,6 +13,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from vit_helpers import checkpoints, data, models, runtime, training
 from vit_helpers.errors import CourseError
+from vit_helpers.history import measured
 
 RECIPE = {"epochs": 3, "lr": 2e-3, "head_lr": 1e-2, "weight_decay": 0.01}
 
@@ -635,8 +636,8 @@ def test_table_marks_every_measured_number(rt):
     history = training.fit(tiny(), *loaders(), **(RECIPE | {"epochs": 1}))
     table = history.table()
     assert all(cell.startswith("≈ ") for cell in table.to_numpy().ravel())
-    assert training.measured(9.87) == "≈    9.9"
-    assert len(training.measured(99.87)) == len(training.measured(9.87))
+    assert measured(9.87) == "≈    9.9"
+    assert len(measured(99.87)) == len(measured(9.87))
 
 
 # --- what cannot work --------------------------------------------------------------------------

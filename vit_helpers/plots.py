@@ -93,7 +93,9 @@ def image_grid(
             ax.set_title(titles[i], fontsize=8)
     if title:
         plot.suptitle(title, fontsize=10)
-    return finish(plot, alt or f"{len(pictures)} pictures in {rows} rows. {title}".strip())
+    return finish(
+        plot, alt or f"{len(pictures)} pictures in {rows} row{'s' * (rows > 1)}. {title}".strip()
+    )
 
 
 def as_array(picture) -> np.ndarray:
@@ -315,7 +317,7 @@ def attention_by_layer(distance, bits, *, even_distance: float, even_bits: float
     """Mean attention distance and entropy of every head, layer by layer.
 
     Args:
-        distance: Shape (layers, heads), in pixels.
+        distance: Shape (layers, heads), in pixels; NaN where a head has none.
         bits: Shape (layers, heads), entropy in bits.
         even_distance: The distance of attention that is spread evenly, for comparison.
         even_bits: Its entropy.
@@ -328,20 +330,21 @@ def attention_by_layer(distance, bits, *, even_distance: float, even_bits: float
         layers = np.arange(len(value))
         for head in range(value.shape[1]):
             ax.plot(layers, value[:, head], "o", color=BLUE, alpha=0.55, markersize=5)
-        ax.plot(layers, value.mean(axis=1), "-", color=RED, label="mean of the heads")
+        ax.plot(layers, np.nanmean(value, axis=1), "-", color=RED, label="mean of the heads")
         ax.axhline(even, color=BLACK, linestyle="--", linewidth=1, label="attention spread evenly")
         ax.set_xlabel("layer")
         ax.set_ylabel(label)
         ax.set_xticks(layers)
-        ax.set_ylim(0, 1.08 * max(even, value.max()))
+        ax.set_ylim(0, 1.08 * max(even, np.nanmax(value)))
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].legend(fontsize=9, loc="lower right")
     first, last = values[0][0], values[0][-1]
     return finish(
         plot,
         "Each dot is a head. Left, its mean attention distance: from "
-        f"{first.min():.0f} to {first.max():.0f} pixels in the first layer, from {last.min():.0f} "
-        f"to {last.max():.0f} in the last; spread evenly it would be {even_distance:.0f}. Right, "
+        f"{np.nanmin(first):.0f} to {np.nanmax(first):.0f} pixels in the first layer, from "
+        f"{np.nanmin(last):.0f} to {np.nanmax(last):.0f} in the last; spread evenly it would be "
+        f"{even_distance:.0f}. Right, "
         f"its entropy: on average {values[1][0].mean():.1f} bits in the first layer and "
         f"{values[1][-1].mean():.1f} in the last; at most {even_bits:.1f} are possible.",
     )
@@ -359,8 +362,9 @@ def faithfulness(measured: dict, table) -> Plot:
     for ax, (kind, verb, better) in zip(axes, texts, strict=False):
         for i, (name, curve) in enumerate(measured[kind].items()):
             mean = 100 * _as_numpy(curve).mean(axis=0)
-            blind = name in ("random", "centre")
-            style = {"color": "0.55" if blind else PALETTE[i], "linestyle": "--" if blind else "-"}
+            blind = {"random": ("0.55", ":"), "centre": (BLACK, "--")}  # they know no model
+            colour, line = blind.get(name, (PALETTE[i], "-"))
+            style = {"color": colour, "linestyle": line}
             marker = "osDv^P*X"[i % 8]
             x = np.linspace(0, 100, len(mean))
             ax.plot(x, mean, marker=marker, markersize=4, label=name, **style)
@@ -586,7 +590,7 @@ def answers(pictures, labels, predictions, confidences, names: list[str], column
     return finish(
         plot,
         f"≈ {len(pictures)} pictures with the model's answer and its confidence. "
-        f"Right (blue, with a tick): ≈ {count}; the others are marked with a red cross.",
+        f"Right (blue, with a tick): ≈ {count}; the others are marked with an orange cross.",
     )
 
 

@@ -17,7 +17,6 @@ from . import models, runtime
 from .checkpoints import NO_MEMORY, Run
 from .errors import CourseError, one_of
 from .history import History
-from .history import measured as measured  # for the notebooks, too
 
 SCHEDULES = ("linear", "cosine")
 
@@ -138,7 +137,9 @@ def fit(
 
     to_do = range(len(history.rows) + 1, min(epochs, stop_after or epochs) + 1)
     if accelerator.is_main_process:
-        what = f"{len(to_do)} epochs of {len(train_loader.dataset)} pictures"
+        what = (
+            f"{len(to_do)} epoch{'s' * (len(to_do) != 1)} of {len(train_loader.dataset)} pictures"
+        )
         runtime.announce(what, len(to_do) * seconds / accelerator.num_processes)
     try:
         for epoch in to_do:

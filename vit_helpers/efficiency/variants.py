@@ -201,11 +201,11 @@ def _build_openvino(precision: str, merged: bool, shop: Workshop) -> Engine:
     def predict(pictures):
         batch = len(pictures)
         if batch not in compiled:  # a graph for one batch size is faster than one for any
-            fixed = graph.clone()
+            own = graph.clone()
             # Fixed to one picture, the merged int8 graph answers wrongly in OpenVINO 2026.4.1.
             if batch > 1 or not merged:
-                fixed.reshape([batch, 3, height, width])
-            compiled[batch] = core.compile_model(fixed, "CPU", settings)
+                own.reshape([batch, 3, height, width])
+            compiled[batch] = core.compile_model(own, "CPU", settings)
         logits = compiled[batch](pictures.cpu().numpy())[0]
         return torch.from_numpy(logits.copy())  # its memory is used again by the next call
 

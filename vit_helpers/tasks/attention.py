@@ -1,5 +1,6 @@
 """Tasks of notebook 03: one head by hand, entropy, the head that looks farthest, rollout."""
 
+import math
 from functools import cached_property
 
 import torch
@@ -204,17 +205,18 @@ class FarthestHead(Task):
     difficulty = EASY
     question = """
         Each dot on the left of the figure is a head. Which one looks farthest? The distances are in
-        `distance`, of shape (layers, heads). Answer with a pair: `(layer, head)`.
+        `distance`, of shape (layers, heads), with NaN for a head that has none;
+        `distance.nan_to_num(0)` puts 0 there. Answer with a pair: `(layer, head)`.
         """
     make = "FarthestHead(distance)"
     stub = "answer = ...  # your answer: (layer, head)"
     solution_code = (
-        "answer = divmod(distance.argmax().item(), heads)  # row and column of the largest"
+        "answer = divmod(distance.nan_to_num(0).argmax().item(), heads)  # row and column"
     )
     hints = (
-        "distance.argmax() gives one number: it counts row by row, through all layers.",
+        "distance.nan_to_num(0).argmax() gives one number: it counts on through all layers.",
         "Each layer has as many places as there are heads. What does divmod(27, 12) give?",
-        "divmod(distance.argmax().item(), heads) is the pair.",
+        "divmod(distance.nan_to_num(0).argmax().item(), heads) is the pair.",
     )
 
     def __init__(self, distance):
@@ -223,7 +225,8 @@ class FarthestHead(Task):
 
     def _judge(self, answer):
         layers, heads = self.distance.shape
-        farthest = self.distance.argmax().item()
+        farthest = self.distance.nan_to_num(0).argmax().item()
+        nearest = self.distance.nan_to_num(torch.inf).argmin().item()
         pair = numbers(answer).flatten()
         if len(pair) == 1 and pair[0] == farthest:
             raise Wrong(f"{farthest} counts through all layers. Which layer and head is that?")
@@ -233,18 +236,20 @@ class FarthestHead(Task):
             raise Wrong(f"{pair.tolist()} should be two whole numbers: (layer, head).")
         layer, head = (int(p) for p in pair)
         if (layer, head) == divmod(farthest, heads):
-            return f"Head {head} of layer {layer} looks {self.distance.max():.0f} pixels far."
+            return (
+                f"Head {head} of layer {layer} looks {self.distance[layer, head]:.0f} pixels far."
+            )
         if (head, layer) == divmod(farthest, heads):
             raise Wrong(f"({layer}, {head}) has the right numbers in the wrong order.")
         if (layer - 1, head - 1) == divmod(farthest, heads):
             raise Wrong(f"({layer}, {head}) counts from one. Layers and heads start at 0.")
         if not (0 <= layer < layers and 0 <= head < heads):
             raise Wrong(f"There is no ({layer}, {head}): {layers} layers, {heads} heads, from 0.")
-        if (layer, head) == divmod(self.distance.argmin().item(), heads):
-            raise Wrong(
-                f"({layer}, {head}) looks {self.distance.min():.0f} pixels far: the nearest."
-            )
         there = self.distance[layer, head].item()
+        if math.isnan(there):
+            raise Wrong(f"({layer}, {head}) has no distance: it looks at [CLS] alone.")
+        if (layer, head) == divmod(nearest, heads):
+            raise Wrong(f"({layer}, {head}) looks {there:.0f} pixels far: the nearest.")
         raise Wrong(f"({layer}, {head}) looks {there:.1f} pixels far. Another one looks farther.")
 
 
@@ -257,7 +262,8 @@ class RolloutMax(Task):
         Above, the heads were averaged. Write rollout with the **maximum** over the heads. Your
         function gets the attention of one picture, of shape (layers, heads, tokens, tokens), and
         returns shape (tokens, tokens). Use the same steps as above: half of the attention, half of
-        the identity, rows that sum to one. Mind that after a maximum the rows no longer do.
+        the identity. After a maximum the rows no longer sum to one, so divide each row of that
+        half-and-half mixture by its sum, before the next layer.
         """
     make = "RolloutMax(outputs.attentions)"
     stub = """
@@ -306,6 +312,9 @@ def rollout_max(attn):
                 f"{row}, as it should. But the layers are in the wrong order.": rollout(
                     attn, later_left=False
                 ),
+                f"{row}, as it should. But mix with the identity first, then divide.": rollout(
+                    attn, early=True
+                ),
                 f"{row}, as it should. But a token also keeps itself: where is the identity?": (
                     rollout(attn, keep=0.0)
                 ),
@@ -315,11 +324,13 @@ def rollout_max(attn):
         return "A maximum lets single strong heads through; the mean lets them drown in the others."
 
 
-def rollout(attn, heads="max", normalise=-1, later_left=True, keep=0.5):
+def rollout(attn, heads="max", normalise=-1, later_left=True, keep=0.5, early=False):
     """Rollout of one picture; the options are the typical mistakes."""
     mixed = identity = torch.eye(attn.shape[-1])
     for layer in attn:
         a = layer.amax(dim=0) if heads == "max" else layer.mean(dim=0)
+        if early:
+            a = a / a.sum(dim=-1, keepdim=True)
         a = (1 - keep) * a + keep * identity
         if normalise is not None:
             a = a / a.sum(dim=normalise, keepdim=True)

@@ -116,9 +116,9 @@ class CountSteps(Task):
 
     title = "How many steps?"
     difficulty = EASY
-    batch, epochs = 48, 7
+    batch, epochs = 50, 7
     question = """
-        Predict: suppose BATCH were 48. How often would the optimiser move the weights in 7 epochs
+        Predict: suppose BATCH were 50. How often would the optimiser move the weights in 7 epochs
         over our training pictures? The last batch of an epoch may be smaller; it counts.
         """
     make = "CountSteps(train_set)"
@@ -126,11 +126,11 @@ class CountSteps(Task):
     solution_code = """
 import math
 
-answer = 7 * math.ceil(len(train_set) / 48)  # each epoch has a last, smaller batch
+answer = 7 * math.ceil(len(train_set) / 50)  # each epoch has a last, smaller batch
 """
     hints = (
         "One step for each batch. How many batches has one epoch?",
-        "len(train_set) / 48 is no whole number. What happens to the rest, in each epoch?",
+        "len(train_set) / 50 is no whole number. What happens to the rest, in each epoch?",
         "math.ceil rounds up. Round before you multiply by the epochs.",
     )
 
@@ -155,7 +155,7 @@ answer = 7 * math.ceil(len(train_set) / 48)  # each epoch has a last, smaller ba
         if abs(said - self.epochs * self.pictures / self.batch) < 1:
             raise Wrong(f"{said} is near. But no batch goes across the end of an epoch.")
         way = "many" if said > truth else "few"
-        raise Wrong(f"{said} steps are too {way} for {self.pictures} pictures in batches of 48.")
+        raise Wrong(f"{said} steps are too {way} for {self.pictures} pictures in batches of 50.")
 
 
 class StepInParts(Task):
@@ -319,7 +319,8 @@ class PicturesForInterval(Task):
             raise Wrong(f"{seen}: ± {half:.1f}. ± counts on each side, not the whole width.")
         if abs(said / right - 1 / 1.96**2) <= 0.005:
             raise Wrong(f"{seen}: ± {half:.1f}. That would be the 68 % interval; 95 % is wider.")
-        raise Wrong(f"{seen}: ± {half:.1f} points. ± 1 is wanted.")
+        way = "wide" if half > 1 else "narrow"
+        raise Wrong(f"{seen}: ± {half:.2f} points, too {way}. ± 1 is wanted, within 5 % of n.")
 
 
 TASKS = register(

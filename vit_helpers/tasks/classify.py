@@ -137,7 +137,7 @@ class FindTemperature(Task):
     difficulty = EASY
     target = 0.9
     question = """
-        Change one number: at which temperature does the model say its first class for the
+        Try numbers: at which temperature does the model say its first class for the
         photograph with 90 %? The photograph's logits are `logits[0]`. Anything from 89 to 91 %
         counts.
         """
