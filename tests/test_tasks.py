@@ -765,6 +765,25 @@ def test_what_takes_no_time_is_not_timed(fresh, notebook, capsys):
     assert "time" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("ties", ["win", "lose"])
+def test_equal_logits_of_a_gpu_may_come_in_any_order(ties, capsys):
+    labels = torch.arange(600) % 12
+    logits = torch.randn(600, 12, generator=torch.Generator().manual_seed(0)).mul(2).round()
+    task = tasks.flowers.TopKAccuracy(SimpleNamespace(logits=logits, labels=labels))
+
+    def top_k_accuracy(logits, labels, k):
+        own = logits.gather(1, labels[:, None])
+        ahead = (
+            logits > own if ties == "win" else (logits >= own).scatter(1, labels[:, None], False)
+        )
+        return (ahead.sum(dim=1) < k).float().mean()
+
+    task.check(top_k_accuracy)
+    assert "right" in capsys.readouterr().out
+    task.check(lambda logits, labels, k: top_k_accuracy(logits, labels, k) + 0.5)
+    assert "too high" in capsys.readouterr().out
+
+
 def test_a_head_without_a_distance_is_neither_the_farthest_nor_the_nearest(capsys):
     distance = torch.tensor([[float("nan"), 40.0], [10.0, 90.0]])
     task = tasks.attention.FarthestHead(distance)

@@ -815,7 +815,7 @@ def speed_agreement(frame) -> Plot:
     ax.plot(*corners, "--", color="0.45", linewidth=1.2, zorder=0, label="Pareto line")
     # Names in a column on the right, each joined to its point: points lie on top of one another.
     order = np.lexsort((speed, share))[::-1]
-    right = speed.max() * 1.06
+    right = max(speed.max(), np.nanmax(ran["to"])) * 1.06
     heights = np.linspace(top - 0.05 * span, low + 0.05 * span, len(order))
     for i, height in zip(order, heights, strict=True):
         color = FAMILY_STYLES[ran["family"].iloc[i]][0]

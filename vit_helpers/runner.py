@@ -190,7 +190,7 @@ def run(names: list[str] | None = None, to: Path = BUILD, record: bool = False) 
         names: Which notebooks, as for `find`.
         to: The folder for the notebooks, the pages and `timings.json`.
         record: Whether to keep the minutes in `docs/timings.json` too, for this kind of device.
-            README, guide and titles then tell them.
+            README and titles then tell them, and a test says what to write into the guide.
 
     Returns:
         0, or 1 if a cell failed.

@@ -316,6 +316,9 @@ def for_reading(frame, columns: Sequence[str] | None = None):
     Returns:
         A `DataFrame` of strings; what was not measured is a dash.
     """
+    import pandas as pd
+
+    pd.set_option("display.max_colwidth", None)  # a reason is of use only if it is whole
     shown = frame[list(columns or frame.columns)].astype(object)
     for name in shown.columns:
         if name in _FORMATS:

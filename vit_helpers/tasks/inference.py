@@ -269,19 +269,19 @@ class PickForPhone(Task):
 
     title = "Pick the variant for a phone"
     difficulty = EASY
-    agreement = 0.8
+    agreement = 0.9
     question = """
         The phone has **no PyTorch**, only ONNX Runtime: the name must begin with *ONNX Runtime*.
-        The file may have **half the megabytes** of the baseline at most. At least **80 %** of the
-        answers must stay the same. Which variant in `results` is the fastest of those? Answer with
-        its name. If none is left, answer `"none"`.
+        The file may have **half the megabytes** of the baseline at most. At least **90 %** of the
+        answers must stay the same. Which of those in `results` has the smallest `median ms`? Answer
+        with its name. If none is left, answer `"none"`.
         """
     make = "PickForPhone(results)"
     stub = 'answer = ...  # your answer: a name, such as "bf16 weights"'
     solution_code = """
 fits = results[results.index.str.startswith("ONNX Runtime") & (results["status"] == "ran")]
 fits = fits[fits["MB"] <= results.loc[efficiency.BASELINE, "MB"] / 2]
-fits = fits[fits["agreement"] >= 0.8]
+fits = fits[fits["agreement"] >= 0.9]
 answer = fits["median ms"].idxmin() if len(fits) else "none"
 """
     hints = (
