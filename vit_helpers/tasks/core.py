@@ -3,8 +3,7 @@
 A task is a class (see the other modules of this package). It has all that the notebook, the
 solved edition and the tests need, so they cannot drift apart:
 
-- `question`, `difficulty`: the text above the learner's cell; its minutes are counted from the
-  length of the question and of the solution (`minutes_for`)
+- `question`, `difficulty`, `minutes`: the text above the learner's cell
 - `stub`: what stands in the cell; with it the check says "not attempted yet"
 - `solution_code`: what takes the place of the stub in the solved edition
 - `hints`: two or three, each saying more
@@ -15,6 +14,7 @@ solved edition and the tests need, so they cannot drift apart:
 import ctypes
 import re
 import reprlib
+import sys
 import textwrap
 import threading
 import time
@@ -31,8 +31,8 @@ YOUR_TIME = "Your time:"  # the table over submitted notebooks looks for it
 HOW_TASKS_WORK = (
     "> **How the tasks work.** Put your answer in place of the dots and run the cell. `check` says "
     "at once whether it is right. `q1.hint()` in a cell of your own helps; call it again, and it "
-    "helps more. `q1.solution()` shows one way to do it. The minutes are counted from the length "
-    "of the question and of our solution; take your own time."
+    "helps more. `q1.solution()` shows one way to do it. Where the notebook goes on with what you "
+    "have built, `q1.answer()` gives yours once it is right, and ours until then."
 )
 
 
@@ -80,14 +80,14 @@ records: dict[str, Record] = {}  # by the id of the task, such as "01.2"
 class Task:
     """One task for the learner. Make it in a notebook with the model and data of that notebook."""
 
-    # Filled in by `register`: from the order in the module's list, and from the text.
+    # Filled in by `register`, from the order in the module's list.
     notebook: str  # such as "01_classify"
     number: int
     id: str  # number of the notebook and of the task, such as "01.2"
-    minutes: int
 
     title: str
     difficulty: str
+    minutes: int  # how long it may take, as its author thinks
     question: str
     make: str  # how the notebook makes it, such as "CountTokens(model)"
     stub: str
@@ -97,6 +97,7 @@ class Task:
 
     def __init__(self):
         self._record = records.setdefault(self.id, Record())
+        self._right_answer = ...  # none yet
 
     # --- what the learner calls -----------------------------------------------------------------
 
@@ -110,6 +111,8 @@ class Task:
         """
         verdict = self.verdict(answer)
         record = self._record
+        if verdict.state == RIGHT:
+            self._right_answer = answer
         if verdict.state != NOT_ATTEMPTED:
             record.tries += 1
         if record.state != RIGHT:
@@ -119,7 +122,7 @@ class Task:
         after = " (after the solution was shown)" if record.solution_seen else ""
         words = verdict.message
         if verdict.state == RIGHT and record.minutes >= 0.5:
-            words += f" {YOUR_TIME} ≈ {record.minutes:.0f} min."
+            words += f" {YOUR_TIME} {record.minutes:.0f} min."
         print(f"{SIGNS[verdict.state]} Task {self.id}: {verdict.state}{after}. {words}")
 
     def _take_time(self) -> None:
@@ -130,6 +133,17 @@ class Task:
         ends = [record.ended for record in records.values() if record.ended is not None]
         self._record.ended = time.monotonic()
         self._record.minutes = (self._record.ended - max([self._record.began, *ends])) / 60
+
+    def answer(self):
+        """What the notebook goes on with: the learner's answer once it is right, ours until then.
+
+        Our solution runs with the names of the notebook.
+        """
+        if self._right_answer is not ...:
+            return self._right_answer
+        names = dict(sys._getframe(1).f_globals)
+        exec(self.solution_code, names)
+        return names[self.given()]
 
     def hint(self) -> None:
         """Give a hint. Each call says more, until there are no more."""
@@ -225,7 +239,8 @@ def register(notebook: str, classes) -> tuple:
     """Give the tasks of a notebook numbers, ids and minutes. Returns the classes as a tuple."""
     for number, task in enumerate(classes, start=1):
         task.notebook, task.number, task.id = notebook, number, f"{notebook[:2]}.{number}"
-        task.minutes = minutes_for(task.question, task.stub, task.solution_code)
+        if "minutes" not in vars(task):
+            task.minutes = minutes_for(task.question, task.stub, task.solution_code)
     return tuple(classes)
 
 

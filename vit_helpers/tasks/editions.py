@@ -13,7 +13,7 @@ from .core import NOT_ATTEMPTED, RIGHT, WRONG, YOUR_TIME, Task
 NOT_RUN = "not run"
 # What `Task.check` prints.
 LINE = re.compile(rf"^[✓✗○] Task (\d\d\.\d): ({RIGHT}|{WRONG}|{NOT_ATTEMPTED})( \(after)?", re.M)
-TIME = re.compile(rf"^✓ Task (\d\d\.\d): .*{YOUR_TIME} ≈ (\d+) min\.$", re.M)
+TIME = re.compile(rf"^✓ Task (\d\d\.\d): .*{YOUR_TIME} (\d+) min\.$", re.M)
 LARGEST_BYTES = 100_000_000
 
 
