@@ -27,25 +27,25 @@ VENV := .venv/bin
 	touch $@
 
 run: .venv/installed
-	$(VENV)/python -m vit_helpers run
+	$(VENV)/python -m course run
 
 test: .venv/installed
-	$(VENV)/python -m vit_helpers test
+	$(VENV)/python -m course test
 
 test-solved: .venv/installed
-	$(VENV)/python -m vit_helpers test solved
+	$(VENV)/python -m course test solved
 
 test-coverage: .venv/installed
-	$(VENV)/python -m vit_helpers test coverage
+	$(VENV)/python -m course test coverage
 
 test-browser: .venv/installed
-	$(VENV)/python -m vit_helpers test browser
+	$(VENV)/python -m course test browser
 
 site: .venv/installed-site
-	$(VENV)/python -m vit_helpers site
+	$(VENV)/python -m course site
 
 test-site: .venv/installed-site
-	$(VENV)/python -m vit_helpers test site
+	$(VENV)/python -m course test site
 
 test-oldest: .venv/installed
 	$(VENV)/python -m nox -s "oldest-$$($(VENV)/python noxfile.py)"
@@ -57,11 +57,11 @@ lab: .venv/installed
 	$(VENV)/python -m jupyterlab notebooks
 
 refresh: .venv/installed
-	$(VENV)/python -m vit_helpers refresh
+	$(VENV)/python -m course refresh
 
 kit: .venv/installed
 	$(VENV)/python -m pip install --disable-pip-version-check -e ".[kit]"
-	$(VENV)/python -m vit_helpers.offline_kit.build
+	$(VENV)/python -m kit_builder.build
 
 clean:
 	rm -rf build .venv .cache

@@ -1,7 +1,7 @@
 """The course with its oldest, its pinned and its newest libraries: `nox`, or `nox -s oldest-3.10`.
 
-Each session makes an environment of its own, tests in it, and writes its row into the table of the
-README (`vit_helpers/tested.py`). A Python that is not on this machine is skipped.
+Each session makes an environment of its own and tests in it. A Python that is not on this machine
+is skipped.
 `nox -s newest-3.13 -- unit` runs one kind of test only: `unit`, `run` (execute the notebooks) or
 `strict` (execute them and compare every output with the saved one).
 """
@@ -49,19 +49,17 @@ def newest(session: nox.Session) -> None:
 
 
 def check(session: nox.Session, *steps: str) -> None:
-    """Run the tests; write down what passed, and with which versions."""
+    """Run the tests."""
     session.install("--no-deps", "-e", ".")
     commands = {
         # The browser has the same pages whatever made them; what needs minutes is marked.
         "unit": ["pytest", "-q", "-m", "not browser", "tests"],
-        "run": ["vit_helpers", "run", "--to", f"build/{session.name}"],
-        "strict": ["vit_helpers", "test", "notebooks"],
+        "run": ["course", "run", "--to", f"build/{session.name}"],
+        "strict": ["course", "test", "notebooks"],
     }
     steps = tuple(session.posargs) or steps
-    session.run("python", "-m", "vit_helpers.tested", "forget", session.name)
     for step in steps:
         session.run("python", "-m", *commands[step], env=OFFLINE)
-    session.run("python", "-m", "vit_helpers.tested", "record", session.name, *steps)
 
 
 if __name__ == "__main__":  # which of them is the first here, for `make test-oldest`

@@ -1,4 +1,4 @@
-"""How Sphinx makes the site; `python -m vit_helpers site` calls it (see `vit_helpers/book.py`)."""
+"""How Sphinx makes the site; `python -m course site` calls it (see `course/book.py`)."""
 
 import re
 

@@ -27,7 +27,7 @@ def chromium():
     """A headless browser for a whole file of tests."""
     from playwright.sync_api import sync_playwright
 
-    from vit_helpers import runner
+    from course import runner
 
     with sync_playwright() as playwright:
         # Without the limit a frame is painted as soon as it is ready, so what is measured is the

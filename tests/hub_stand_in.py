@@ -290,10 +290,11 @@ def full_size() -> dict[str, bytes]:
     """
     import torch
 
-    from vit_helpers import data, efficiency, models, runtime
+    from benchmarks.widening import widen
+    from vit_helpers import data, models, runtime
 
     runtime.setup("classifier", "cifar10", "flowers102")
-    model = efficiency.widen(models.load_classifier("eager")[0], 4)
+    model = widen(models.load_classifier("eager")[0], 4)
     known = model.classifier
     model.classifier = torch.nn.Linear(768, 1000)
     with torch.no_grad():  # the other classes are never the answer

@@ -13,8 +13,9 @@ from transformers import (
     ViTImageProcessorFast,
 )
 
+from benchmarks import inference as bench
 from vit_helpers import __main__ as command
-from vit_helpers import bench, efficiency
+from vit_helpers import efficiency
 from vit_helpers.errors import CourseError
 
 

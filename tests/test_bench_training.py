@@ -5,8 +5,9 @@ import json
 import pytest
 from transformers import ViTConfig, ViTForImageClassification
 
-from vit_helpers import __main__, bench_training, models
-from vit_helpers.bench_training import Lap
+from benchmarks import training as bench_training
+from benchmarks.training import Lap
+from vit_helpers import __main__, models
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import nbformat
 import numpy as np
 import pytest
 
-from vit_helpers import runner
-from vit_helpers.page import html_page, strip_views
+from course import runner
+from course.page import html_page, strip_views
 
 pytestmark = [
     pytest.mark.browser,
@@ -32,7 +32,8 @@ FRAME_MS = 16
 
 CELLS = (
     """
-from vit_helpers import attention, data, explorer, models, runtime, show_source, widgets
+from vit_helpers.widgets import explorer
+from vit_helpers import attention, data, models, runtime, show_source, widgets
 
 rt = runtime.setup("classifier", "photo")
 model, processor = models.load_classifier(attn_implementation="eager")

@@ -17,7 +17,8 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from vit_helpers import __main__, address, colab, runner, runtime
+from course import address, runner
+from vit_helpers import __main__, colab, runtime
 from vit_helpers.errors import CourseError
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +41,7 @@ def test_badge_and_first_cell_carry_the_address(path):
 @pytest.fixture
 def clone(tmp_path):
     """A copy of the files that carry the address."""
-    for path in (ROOT / "vit_helpers" / "address.py", ROOT / "README.md", *NOTEBOOKS):
+    for path in (ROOT / "course" / "address.py", ROOT / "README.md", *NOTEBOOKS):
         copy = tmp_path / path.relative_to(ROOT)
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, copy)
@@ -61,7 +62,7 @@ def test_stamp_changes_the_address_everywhere_and_nothing_else(clone, monkeypatc
     carried = rb"(github\.com/|google\.com/github/|mybinder\.org/v2/gh/)" + re.escape(old)
     assert any(re.search(carried, content) for content in before.values())
     assert not any(re.search(carried, content) for content in after.values())
-    module = after[clone / "vit_helpers" / "address.py"].decode()
+    module = after[clone / "course" / "address.py"].decode()
     assert module.splitlines().count('REPOSITORY = "ada/vit-course.x"') == 1
     assert all(new in content for p, content in after.items() if p.suffix == ".ipynb")
 

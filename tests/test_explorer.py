@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vit_helpers import explorer
 from vit_helpers.errors import CourseError
+from vit_helpers.widgets import explorer
 
 LAYERS, HEADS, GRID, SPECIAL = 3, 2, (3, 4), 2
 TOKENS = GRID[0] * GRID[1] + SPECIAL

@@ -10,7 +10,8 @@ import nbformat
 import pytest
 from PIL import Image
 
-from vit_helpers import __main__, address, frontpage, tasks
+from course import address, frontpage
+from vit_helpers import cli, tasks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,7 +41,7 @@ def test_the_course_map_counts_the_tasks():
 
 
 def test_the_commands_of_the_readme_exist():
-    known = __main__.parser()._subparsers._group_actions[0].choices
+    known = cli.parser()._subparsers._group_actions[0].choices
     assert set(re.findall(r"python -m vit_helpers (\w+)", README)) <= set(known)
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
     assert set(re.findall(r"\bmake ([\w-]+)(?=`|  )", README)) <= set(targets)

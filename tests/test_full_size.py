@@ -7,7 +7,8 @@ a network.
 import hub_stand_in
 import pytest
 
-from vit_helpers import cache, resources, runner, runtime
+from course import runner
+from vit_helpers import cache, resources, runtime
 
 MINUTES, GIB = 8, 8
 SILENT_SECONDS = 60  # a longer cell says beforehand about how long it will take

@@ -9,7 +9,9 @@ import math
 import pytest
 import torch
 
-from vit_helpers import data, efficiency, models, runner, runtime, training
+from benchmarks.widening import widen
+from course import runner
+from vit_helpers import data, efficiency, models, runtime, training
 
 pytestmark = pytest.mark.gpu
 
@@ -39,7 +41,7 @@ def large():
     """The course's model at the width of ViT-B/16: large enough to keep a card busy."""
     runtime.setup("classifier")
     model, _ = models.load_classifier("eager")
-    return efficiency.widen(model, 4).to(runtime.current().device)
+    return widen(model, 4).to(runtime.current().device)
 
 
 def pictures_of(count, processor):

@@ -21,7 +21,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vit_helpers import __main__, cache, data, doctor, fetch, models, resources, runtime
+from vit_helpers import __main__, cache, data, fetch, models, resources, runtime
+from vit_helpers.cli import doctor
 from vit_helpers.errors import CourseError
 
 EVERYTHING = ("classifier", "cifar10", "flowers102", "photo")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vit_helpers import __main__, frontpage, runner, tasks
+from course import frontpage, runner
+from vit_helpers import cli, tasks
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "instructor.md").read_text(encoding="utf-8")
@@ -66,7 +67,7 @@ def test_a_plan_adds_up_and_names_tasks_that_there_are(heading):
 def test_the_commands_of_the_guide_exist():
     commands = set(re.findall(r"python -m vit_helpers (\w+)", GUIDE))
     assert {"doctor", "prefetch", "solve", "progress"} <= commands
-    known = __main__.parser()._subparsers._group_actions[0].choices
+    known = cli.parser()._subparsers._group_actions[0].choices
     assert commands <= set(known)
 
 

@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vit_helpers.errors import CourseError
-from vit_helpers.offline_kit import KIT, artwork, build, checksums, data_files, twins, verify
-from vit_helpers.offline_kit.classes import (
+from kit_builder import artwork, build, twins
+from kit_builder.classes import (
     CIFAR10_CLASSES,
     CIFAR10_DESIGNS,
     DRAWN_CLASSES,
@@ -20,6 +19,8 @@ from vit_helpers.offline_kit.classes import (
     FLOWERS_DESIGNS,
     MODEL_LABELS,
 )
+from vit_helpers.errors import CourseError
+from vit_helpers.offline_kit import KIT, checksums, data_files, verify
 
 ROOT = KIT.parents[1]
 SPLITS = [(twin, split) for twin in twins.TWINS for split in twins.SPLIT_SETS[twin]]

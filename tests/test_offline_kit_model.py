@@ -6,10 +6,10 @@ import re
 import pytest
 import torch
 
+from kit_builder import evaluate
+from kit_builder.classes import CIFAR10_CLASSES, MODEL_LABELS
+from kit_builder.lean_vit import LeanViT, patchify
 from vit_helpers import offline_kit
-from vit_helpers.offline_kit import evaluate
-from vit_helpers.offline_kit.classes import CIFAR10_CLASSES, MODEL_LABELS
-from vit_helpers.offline_kit.lean_vit import LeanViT, patchify
 
 QUARTER = offline_kit.KIT / "quarter"
 
@@ -89,7 +89,7 @@ def test_the_card_has_a_figure_in_every_row():
 
 
 def test_int8_keeps_the_answers(judge):
-    from vit_helpers.offline_kit import lessons
+    from kit_builder import lessons
 
     images, _ = evaluate.read_pictures(QUARTER / "heldout.parquet")
     pixels = [judge.inputs([image])["pixel_values"] for image in images[::4]]

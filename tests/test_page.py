@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 
-from vit_helpers.page import WIDGET_STATE, WIDGET_VIEW, formulas_as_mathml, html_page, strip_views
+from course.page import WIDGET_STATE, WIDGET_VIEW, formulas_as_mathml, html_page, strip_views
 
 PICTURE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
@@ -57,7 +57,7 @@ def test_formulas_become_mathml_and_prices_do_not(text, formulas):
 
 
 def test_every_formula_of_the_course_is_understood():
-    from vit_helpers import runner
+    from course import runner
 
     for path in runner.find():
         for cell in nbformat.read(path, 4).cells:

@@ -14,8 +14,9 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from PIL import Image
 
-from vit_helpers import explorer, plots
+from vit_helpers import plots
 from vit_helpers.strategies import Trial
+from vit_helpers.widgets import explorer
 
 PICTURE = Image.fromarray(np.tile(np.arange(120, dtype=np.uint8), (90, 1))).convert("RGB")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vit_helpers import frontpage
+from course import frontpage
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -6,7 +6,8 @@ import sys
 import nbformat
 import pytest
 
-from vit_helpers import __main__, runner
+from course import runner
+from vit_helpers import __main__
 from vit_helpers.errors import CourseError
 
 

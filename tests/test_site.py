@@ -20,7 +20,7 @@ import nbformat
 import pytest
 from test_browser import Explorer, opened, same_order
 
-from vit_helpers import book, runner
+from course import book, runner
 from vit_helpers.errors import CourseError
 
 ROOT = Path(__file__).parent.parent
@@ -82,7 +82,7 @@ def test_without_sphinx_one_sentence_says_what_to_install(monkeypatch):
 @pytest.fixture(scope="module")
 def site():
     """The folder with the site, built now. A warning of Sphinx is an error."""
-    command = [sys.executable, "-m", "vit_helpers", "site"]
+    command = [sys.executable, "-m", "course", "site"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)

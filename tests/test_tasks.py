@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from vit_helpers import __main__, data, efficiency, models, runner, runtime, tasks, training
+from course import editions, runner
+from vit_helpers import __main__, data, efficiency, models, runtime, tasks, training
 from vit_helpers.errors import CourseError
-from vit_helpers.tasks import core, editions
+from vit_helpers.tasks import core
 
 BY_NAME = {task.__name__: task for task in tasks.ALL}
 

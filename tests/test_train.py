@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vit_helpers import data, models, runtime, train
+from vit_helpers import data, models, runtime
+from vit_helpers.cli import train
 from vit_helpers.errors import CourseError
 
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import ViTConfig, ViTForImageClassification
 
-from vit_helpers import efficiency
+from benchmarks.widening import widen
 from vit_helpers.errors import CourseError
 
 
@@ -22,7 +22,7 @@ def small():
 @pytest.mark.parametrize("times", [1, 2, 4])
 def test_the_logits_stay(small, times):
     pictures = torch.randn(3, 3, 32, 32)
-    wide = efficiency.widen(small, times)
+    wide = widen(small, times)
     assert wide.config.hidden_size == 24 * times and wide.config.num_attention_heads == 3
     with torch.no_grad():
         expected, found = small(pictures).logits, wide(pictures).logits
@@ -31,7 +31,7 @@ def test_the_logits_stay(small, times):
 
 
 def test_copies_of_a_weight_differ_so_that_rounding_does_not_add_up(small):
-    wide = efficiency.widen(small, 2).state_dict()
+    wide = widen(small, 2).state_dict()
     name = next(n for n in wide if n.endswith("mlp.fc1.weight") or "intermediate.dense.w" in n)
     first, second = wide[name].chunk(2, dim=1)
     assert not torch.allclose(first, second)
@@ -39,6 +39,6 @@ def test_copies_of_a_weight_differ_so_that_rounding_does_not_add_up(small):
 
 def test_what_makes_no_sense_is_refused(small):
     with pytest.raises(CourseError, match="1 or more"):
-        efficiency.widen(small, 0)
+        widen(small, 0)
     with pytest.raises(CourseError, match="not a ViT"):
-        efficiency.widen(torch.nn.Linear(2, 2), 2)
+        widen(torch.nn.Linear(2, 2), 2)

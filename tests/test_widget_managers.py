@@ -22,7 +22,8 @@ from ipywidgets.embed import dependency_state
 from PIL import Image
 from test_browser import SCREENSHOTS, Explorer, opened
 
-from vit_helpers import explorer, runner
+from course import runner
+from vit_helpers.widgets import explorer
 
 pytestmark = [
     pytest.mark.browser,

@@ -12,17 +12,12 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULES = (
-    "address",
     "attention",
-    "bench",
-    "bench_training",
     "cache",
     "colab",
     "data",
-    "doctor",
     "efficiency",
     "errors",
-    "explorer",
     "faithfulness",
     "fetch",
     "frozen",
@@ -32,11 +27,9 @@ _MODULES = (
     "pixels",
     "plots",
     "resources",
-    "runner",
     "runtime",
     "strategies",
     "tasks",
-    "train",
     "training",
     "web",
     "widgets",
@@ -67,6 +60,8 @@ def show_source(obj):
 
 def __getattr__(name):
     # PEP 562: a module of the package is imported at the first `vit_helpers.<module>`.
+    if name == "explorer":
+        return importlib.import_module(f"{__name__}.widgets.explorer")
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,6 @@ measured time includes the copy to a GPU and back, and the wait for it.
 | `judging` | agreement, verdicts, the recommendation, tables and JSON |
 | `roofline` | the machine's own rate, operations of the network |
 | `memory`, `batches` | peak memory; batch sizes |
-| `widening` | the same answers from a network of ViT-B/16's size, for timing |
 | `deploy`, `standalone` | one file with everything inside, and the script that needs no torch |
 """
 
@@ -72,7 +71,6 @@ from .variants import (
     needs_torchao,
     select,
 )
-from .widening import widen
 
 __all__ = [
     "AloneRun",
@@ -129,7 +127,6 @@ __all__ = [
     "threads",
     "timing_table",
     "usable",
-    "widen",
     "with_attention",
     "write_whole",
 ]

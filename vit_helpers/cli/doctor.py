@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from . import cache, offline_kit, resources, runtime
-from .errors import CourseError
+from .. import cache, offline_kit, resources, runtime
+from ..errors import CourseError
 
 OLDEST_PYTHON = (3, 10)
 MEMORY_GIB = 4.0  # the largest notebook in the quick profile, and room for the rest

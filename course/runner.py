@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vit_helpers.errors import CourseError
+from vit_helpers.runtime import bar
+
 from . import frontpage
-from .errors import CourseError
 from .page import html_page, strip_views
-from .runtime import bar
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -350,7 +351,7 @@ def solve(names: list[str] | None = None, to: Path = SOLVED, execute_them: bool 
     """
     import nbformat
 
-    from .tasks import editions
+    from . import editions
 
     failed = False
     for path in editions.solve_all(find(names), to):
@@ -403,7 +404,7 @@ def test(only: str = "all") -> int:
         ("notebooks", notebook_tests(NOTEBOOKS)),
         ("lint", [*python, "ruff", "check", "."]),
         ("lint", [*python, "mypy"]),
-        ("solved", [*python, "vit_helpers", "solve", "--run"]),
+        ("solved", [*python, "course", "solve", "--run"]),
         ("coverage", [*python, "pytest", "-q", "--cov=vit_helpers", "tests"]),
         ("browser", [*python, "pytest", "-q", "-s", "-m", "browser", "tests"]),
         ("site", [*python, "pytest", "-q", "tests/test_site.py"]),

@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import CourseError
-from . import sha256
+from vit_helpers.errors import CourseError
+from vit_helpers.offline_kit import sha256
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "artwork"
+CACHE = Path(__file__).resolve().parents[1] / ".cache" / "artwork"
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from ..errors import CourseError
-from . import ALL, of_notebook
-from .core import NOT_ATTEMPTED, RIGHT, WRONG, YOUR_TIME, Task
+from vit_helpers.errors import CourseError
+from vit_helpers.tasks import ALL, of_notebook
+from vit_helpers.tasks.core import NOT_ATTEMPTED, RIGHT, WRONG, YOUR_TIME, Task
 
 NOT_RUN = "not run"
 # What `Task.check` prints.

@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ..errors import CourseError
-from . import KIT, artwork
+from vit_helpers.errors import CourseError
+from vit_helpers.offline_kit import KIT
+
+from . import artwork
 from .classes import CIFAR10_DESIGNS, FLOWERS_DESIGNS
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`python -m vit_helpers bench inference`: the table of notebook 05 for any ViT of transformers."""
+"""`python -m benchmarks inference`: the table of notebook 05 for any ViT of transformers."""
 
 import contextlib
 from collections.abc import Sequence
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
-from . import data, efficiency, models, plots, runtime
-from .errors import CourseError
+from vit_helpers import data, efficiency, models, plots, runtime
+from vit_helpers.errors import CourseError
+
+from .widening import widen
 
 COLUMNS = (
     *("median ms", "p5 ms", "p95 ms", "images/s", "speed-up", "from", "to", "verdict"),
@@ -63,7 +65,7 @@ def run(request: Request) -> int:
     model, processor = load(request.model)
     models.blocks(model)  # a model that is no ViT is refused before anything else is done
     if request.widen != 1:
-        model = efficiency.widen(model, request.widen).to(rt.device)
+        model = widen(model, request.widen).to(rt.device)
     transform = data.eval_transform(processor)
     own, labels = data.own_pictures(model, count, rt.seed)
     pictures = torch.stack([transform(data.to_tensor(picture)) for picture in own])

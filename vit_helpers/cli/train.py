@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import data, models, runtime, training
-from .errors import CourseError
+from .. import data, models, runtime, training
+from ..errors import CourseError
 
 # What the notebooks use in the profile `full`; a test compares them.
 RECIPES: Mapping[str, Mapping] = {

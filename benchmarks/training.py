@@ -1,4 +1,4 @@
-"""`python -m vit_helpers bench train`: what `training.fit` saves, against two other loops.
+"""`python -m benchmarks training`: what `training.fit` saves, against two other loops.
 
 All loops train the same network on the same pictures, in one process and in turns, so that a slow
 minute of the machine hits them all. What is timed is the whole loop, with its pictures.
@@ -16,8 +16,10 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from . import data, efficiency, frozen, models, runtime, training
-from .errors import one_of
+from vit_helpers import data, efficiency, frozen, models, runtime, training
+from vit_helpers.errors import one_of
+
+from .widening import widen
 
 OLD = "old tutorial"
 CACHED_EPOCHS = 5  # cached output is computed once and serves so many epochs
@@ -78,7 +80,7 @@ class Track:
         self.val = data.take(cifar["test"], max(10, request.pictures // 4), seed=self.rt.seed)
         self.model = models.load_with_new_head(self.names)
         if request.widen != 1:
-            self.model = efficiency.widen(self.model, request.widen)
+            self.model = widen(self.model, request.widen)
         moving, still = data.train_transform(self.processor), data.eval_transform(self.processor)
         self.train_set = data.PictureSet(self.train, moving)
         self.still_set = self.train_set.with_transform(still)

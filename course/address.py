@@ -1,13 +1,13 @@
 """Where the repository lies, and everything that carries this address.
 
-`REPOSITORY` is the one place. `python -m vit_helpers stamp OWNER/REPO` changes it here, in the
+`REPOSITORY` is the one place. `python -m course stamp OWNER/REPO` changes it here, in the
 badges and first cells of the notebooks, and in the README; a test keeps them equal.
 """
 
 import re
 from pathlib import Path
 
-from .errors import CourseError
+from vit_helpers.errors import CourseError
 
 REPOSITORY = "OWNER/REPO"
 BRANCH = "main"
@@ -74,7 +74,7 @@ def stamp(repository: str, root: Path) -> list[Path]:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+", repository):
         raise CourseError(f"{repository!r} is no address: write OWNER/REPO, as on GitHub.")
-    here = root / "vit_helpers" / "address.py"
+    here = root / "course" / "address.py"
     notebooks = sorted((root / "notebooks").glob("*.ipynb"))
     if not here.is_file() or not notebooks:
         raise CourseError(f"{str(root)!r} is no clone of the course: run this from a clone.")

@@ -1,4 +1,4 @@
-"""Measures the offline model: ``python -m vit_helpers.offline_kit.evaluate [--slow]``.
+"""Measures the offline model: ``python -m kit_builder.evaluate [--slow]``.
 
 Prints the table of the model card; the rows for which notebooks are run only with ``--slow``
 (some minutes more). Every picture is seen as a reader of the course would show it: 224 pixels,
@@ -22,11 +22,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from vit_helpers.offline_kit import KIT
+
 from . import artwork, lessons
 from .classes import CIFAR10_CLASSES, DRAWN_CLASSES
 
-HERE = Path(__file__).parent
-MODEL_DIR = HERE / "quarter"
+MODEL_DIR = KIT / "quarter"
 SIDE, PATCH = 224, 16
 HELD_OUT = "heldout.parquet"
 INT8_PICTURES = 1000
@@ -194,7 +195,7 @@ def attention_on_object(judge: Judge, pictures: list[HeldOut], count: int = 200)
 
 def name_photographs(judge: Judge) -> dict[str, str]:
     """What the model says to each photograph of the kit, whose file name is the right class."""
-    files = sorted((HERE / "photos").glob("*.jpg"))
+    files = sorted((KIT / "photos").glob("*.jpg"))
     images = [Image.open(file).convert("RGB") for file in files]
     answers = {}
     for file, row in zip(files, judge.logits(images, "samples").softmax(1), strict=True):
@@ -235,7 +236,7 @@ def int8_agreement(judge: Judge, pictures: list[HeldOut], count: int = INT8_PICT
     """Share (0 to 1) of evenly spaced pictures that dynamic int8 names as float32 does."""
     chosen = [pictures[i].image for i in np.linspace(0, len(pictures) - 1, count).astype(int)]
     pixels = (judge.inputs([p])["pixel_values"] for p in tqdm(chosen, desc="int8", leave=False))
-    with Image.open(HERE / "photos" / "cat.jpg") as photo:
+    with Image.open(KIT / "photos" / "cat.jpg") as photo:
         other = judge.inputs([photo.convert("RGB")])["pixel_values"]
     return lessons.int8_agreement(judge.model, pixels, other)
 
@@ -356,7 +357,7 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Command line: ``python -m vit_helpers.offline_kit.evaluate``."""
+    """Command line: ``python -m kit_builder.evaluate``."""
     parser = argparse.ArgumentParser(description="Measure the small network of the offline kit.")
     parser.add_argument("--model", type=Path, default=MODEL_DIR)
     parser.add_argument("--real", type=Path, help="folder with cifar10-test-1000.parquet")

@@ -5,8 +5,9 @@ import html
 
 import ipywidgets
 
-from . import data, explorer, models, pixels, plots
-from .errors import CourseError, one_of
+from .. import data, models, pixels, plots
+from ..errors import CourseError, one_of
+from . import explorer
 
 
 class Box(ipywidgets.VBox):

@@ -18,8 +18,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from vit_helpers.errors import CourseError
+
 from . import page, runner
-from .errors import CourseError
 
 SITE = runner.BUILD / "site"
 SOURCE = runner.BUILD / "site-source"
@@ -42,7 +43,6 @@ CALLED = (
     "training",
     "attention",
     "faithfulness",
-    "explorer",
     "efficiency",
     "plots",
     "widgets",
@@ -188,7 +188,8 @@ def wake_explorer(notebook) -> None:
 
 def explorer_of_the_course():
     """The explorer as the cell `explorer-code` of notebook 03 makes it: an `AttentionExplorer`."""
-    from . import attention, data, explorer, models, runtime
+    from vit_helpers import attention, data, models, runtime
+    from vit_helpers.widgets import explorer
 
     with contextlib.redirect_stdout(None):
         runtime.setup("classifier", "photo")
@@ -209,7 +210,7 @@ def explorer_of_the_course():
 
 def modules() -> list[str]:
     """Every module of the package: those that a notebook calls first, the others by name."""
-    root = str(Path(__file__).parent)
+    root = str(runner.ROOT / "vit_helpers")
     names = [m.name for m in pkgutil.walk_packages([root]) if m.name != "__main__"]
     for package in [m.name for m in pkgutil.iter_modules([root]) if m.ispkg]:
         inside = pkgutil.iter_modules([str(Path(root, package))])

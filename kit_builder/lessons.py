@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import data, efficiency, models, runner, runtime, training
-from ..errors import CourseError
+from course import runner
+from vit_helpers import data, efficiency, models, runtime, training
+from vit_helpers.errors import CourseError
 
 INT8 = "ONNX Runtime int8 dynamic"
 

@@ -14,8 +14,8 @@ import anywidget
 import numpy as np
 import traitlets
 
-from . import plots
-from .errors import CourseError, in_range
+from .. import plots
+from ..errors import CourseError, in_range
 
 HERE = Path(__file__).parent
 COLOURS = ("viridis", "cividis", "magma")  # all of them survive colour blindness

@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import nn
 
-from .. import models
-from ..errors import CourseError
+from vit_helpers import models
+from vit_helpers.errors import CourseError
 
 QUERY = ("attention.query", "q_proj")  # the name in transformers 4, in transformers 5
 PER_HEAD_OUT = (*QUERY, "attention.key", "k_proj", "attention.value", "v_proj")

@@ -1,0 +1,1 @@
+"""Inference and training measured against what people would use instead."""

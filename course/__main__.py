@@ -1,0 +1,83 @@
+"""The command line of maintainers: `python -m course COMMAND`; `--help` lists the commands."""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+from vit_helpers.errors import CourseError
+
+from . import address, runner
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="python -m course", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="execute the notebooks into build/ and print a table")
+    run.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
+    run.add_argument("--to", type=Path, default=runner.BUILD, help="folder for the results")
+    run.add_argument("--record", action="store_true", help="keep the minutes in docs/timings.json")
+    refresh = commands.add_parser("refresh", help="execute and store the outputs in notebooks/")
+    refresh.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
+    test = commands.add_parser("test", help="unit tests, notebooks against outputs, lint")
+    test.add_argument("only", nargs="?", default="all", choices=["all", *runner.TEST_STEPS])
+    solve = commands.add_parser("solve", help="write the notebooks with all tasks solved")
+    solve.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
+    solve.add_argument("--to", type=Path, default=runner.SOLVED, help="folder for the results")
+    solve.add_argument("--run", action="store_true", help="execute them; every check must pass")
+    progress = commands.add_parser("progress", help="table over submitted notebooks, as CSV")
+    progress.add_argument("folder", type=Path, help="where they are; none is executed")
+    site = commands.add_parser("site", help="write the course as static pages")
+    site.add_argument("--to", type=Path, default=runner.BUILD / "site", help="folder for the pages")
+    stamp = commands.add_parser("stamp", help="write the repository's address where it is needed")
+    stamp.add_argument("repository", metavar="OWNER/REPO")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Returns the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        if options.command == "run":
+            return runner.run(options.notebooks, options.to, options.record)
+        if options.command == "refresh":
+            return runner.refresh(options.notebooks)
+        if options.command == "solve":
+            return runner.solve(options.notebooks, options.to, options.run)
+        if options.command == "progress":
+            return progress(options.folder)
+        if options.command == "site":
+            from . import book  # needs Sphinx, which no learner has
+
+            return book.build(options.to)
+        if options.command == "stamp":
+            return stamp(options.repository)
+        return runner.test(options.only)
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def stamp(repository: str) -> int:
+    """Write the address of the repository into the files that carry it. Returns 0."""
+    changed = address.stamp(repository, runner.ROOT)
+    for path in changed:
+        print(path.relative_to(runner.ROOT))
+    print(f"{len(changed)} files now say {repository}")
+    return 0
+
+
+def progress(folder: Path) -> int:
+    """Print a table over submitted notebooks as CSV. Returns 0."""
+    from . import editions
+
+    rows = editions.read_submissions(folder)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files, where Windows says cp1252
+        sys.stdout.reconfigure(encoding="utf-8")
+    editions.write_csv(rows, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

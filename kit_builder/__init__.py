@@ -1,0 +1,1 @@
+"""How the offline kit was made: artwork, drawings, photographs, training, evaluation."""

@@ -1,0 +1,171 @@
+"""What every figure of the course shares: words, colours, grids of pictures, small helpers."""
+
+import io
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+SKY, RED, YELLOW, BLACK = "#56B4E9", "#D55E00", "#F0E442", "#000000"
+PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK)
+DPI = 90
+OPACITY = 0.6  # of an attention map over its picture
+
+
+class Plot(Figure):
+    """A matplotlib `Figure` with words: `alt` says what it shows.
+
+    It is not registered in pyplot, so it appears once: where it is the last line of a cell or is
+    given to `display`.
+    """
+
+    alt: str = ""
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        data = {"image/png": _base64(self.png()), "text/plain": self.alt}
+        return data, {"image/png": {"alt": self.alt}}
+
+    def png(self) -> bytes:
+        """The figure as a PNG file. Nothing is transparent, so three channels are enough."""
+        buffer, smaller = io.BytesIO(), io.BytesIO()
+        self.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
+        Image.open(buffer).convert("RGB").save(smaller, format="png", optimize=True)
+        return smaller.getvalue()
+
+
+def _base64(content: bytes) -> str:
+    import base64
+
+    return base64.b64encode(content).decode()
+
+
+def new_plot(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.0, 4.0), **kwargs):
+    """Make an empty `Plot`. Returns `(plot, axes)` like `plt.subplots(rows, columns)`."""
+    plot = Plot(figsize=size, layout="constrained")
+    FigureCanvasAgg(plot)
+    return plot, plot.subplots(rows, columns, **kwargs)
+
+
+def finish(plot: Plot, alt: str) -> Plot:
+    """Give a plot its sentence in words and return it."""
+    plot.alt = alt
+    return plot
+
+
+def image_grid(
+    pictures,
+    titles=None,
+    columns: int = 5,
+    title: str = "",
+    alt: str = "",
+    width: float = 1.5,
+) -> Plot:
+    """Pictures side by side in rows.
+
+    Args:
+        pictures: PIL pictures, or tensors (3, H, W) with values 0..1.
+        titles: A short text above each picture, or `None`.
+        columns: Pictures in a row.
+        title: Text above all.
+        alt: The sentence for readers who cannot see the figure.
+        width: Of each picture, in inches.
+    """
+    pictures = list(pictures)
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    size = (width * columns, (width + 0.25 * bool(titles)) * rows + 0.3 * bool(title))
+    plot, axes = new_plot(rows, columns, size=size, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for i, (ax, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
+        ax.imshow(as_array(picture))
+        if titles:
+            ax.set_title(titles[i], fontsize=8)
+    if title:
+        plot.suptitle(title, fontsize=10)
+    return finish(
+        plot, alt or f"{len(pictures)} pictures in {rows} row{'s' * (rows > 1)}. {title}".strip()
+    )
+
+
+def as_array(picture) -> np.ndarray:
+    """A PIL picture or a tensor (3, H, W) as an array (H, W, 3) that matplotlib can show."""
+    if hasattr(picture, "permute"):
+        return picture.detach().cpu().permute(1, 2, 0).numpy()
+    return np.asarray(picture)
+
+
+def thumbnail(picture, longest: int):
+    """A smaller copy of a PIL picture, so that a figure with many of them stays small."""
+    small = picture.convert("RGB")
+    small.thumbnail((longest, longest))
+    return small
+
+
+def percent(share: float) -> str:
+    """A share from 0 to 1 in words: `12.3 %`, or `below 0.1 %` where rounding would give zero."""
+    return f"{100 * share:.1f} %" if share == 0 or share >= 0.0005 else "below 0.1 %"
+
+
+def colour_table(name: str) -> np.ndarray:
+    """A colour map of matplotlib as 256 colours: shape (256, 3), uint8."""
+    from matplotlib import colormaps
+
+    return colormaps[name](np.arange(256), bytes=True)[:, :3].copy()
+
+
+def place(grid_map) -> str:
+    """Where the largest weight of a map lies, in words: `row 3 of 14, column 5 of 14`."""
+    rows, columns = grid_map.shape
+    row, column = divmod(int(np.argmax(grid_map)), columns)
+    return f"row {row + 1} of {rows}, column {column + 1} of {columns}"
+
+
+def as_numpy(values) -> np.ndarray:
+    """A tensor or array as an array on the CPU."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    return np.asarray(values, dtype=float)
+
+
+def whole(values) -> list[int]:
+    """Numbers as whole numbers."""
+    return [int(v) for v in values]
+
+
+def nothing(words: str):
+    """A figure that says that there is nothing to show."""
+    plot, ax = new_plot(size=(4, 0.6))
+    ax.axis("off")
+    ax.text(0.5, 0.5, words, ha="center", va="center")
+    return finish(plot, words)
+
+
+def interval_bars(shares: dict, chance: float | None = None, label: str = "accuracy in %") -> Plot:
+    """Accuracies side by side, each with its interval.
+
+    Args:
+        shares: Name -> `(accuracy, low, high)`, 0 to 1.
+        chance: Accuracy of blind guessing, drawn as a line, or `None`.
+        label: Text of the axis.
+    """
+    plot, ax = new_plot(size=(7, 0.55 * len(shares) + 1.1))
+    values = 100 * np.array(list(shares.values()))
+    places = np.arange(len(values))
+    ax.barh(places, values[:, 0], color=SKY)
+    ax.hlines(places, values[:, 1], values[:, 2], color=BLACK, linewidth=2)
+    for place, (value, _, high) in zip(places, values, strict=True):
+        ax.text(high + 1.5, place, f"{value:.1f} %", va="center", fontsize=9)
+    if chance is not None:
+        ax.axvline(100 * chance, color=RED, linestyle="--", label=f"chance {100 * chance:.0f} %")
+        ax.legend(fontsize=9, loc="lower right")
+    ax.set_yticks(places, list(shares))
+    ax.invert_yaxis()
+    ax.set_xlim(0, 115)
+    ax.set_xticks(range(0, 101, 20))
+    ax.set_xlabel(label)
+    ax.spines[["top", "right"]].set_visible(False)
+    words = ", ".join(f"{n} ≈ {v[0]:.1f} %" for n, v in zip(shares, values, strict=True))
+    return finish(plot, f"Bars with 95 % intervals: {words}.")
