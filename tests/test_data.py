@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vit_helpers import data, models, resources
+from vit_helpers import data, images, models, resources
 from vit_helpers.errors import CourseError
 
 NAMES = ["ant", "bee", "cat"]
@@ -345,10 +345,10 @@ def test_numbers_without_a_range_are_stretched_from_black_to_white(rt, kind):
     assert set(flat.tobytes()) == {0}
 
 
-def test_holes_in_measured_numbers_count_as_zero(rt, recwarn):
+def test_holes_in_measured_numbers_count_as_the_lowest(rt, recwarn):
     numbers = np.array([[np.nan, np.inf, -np.inf, -1, 1]], dtype=np.float32)
     picture = data.load_image(file_of(Image.fromarray(numbers), "TIFF"))
-    assert [picture.getpixel((x, 0))[0] for x in range(5)] == [128, 128, 128, 0, 255]
+    assert [picture.getpixel((x, 0))[0] for x in range(5)] == [0, 255, 0, 0, 255]
     assert not recwarn.list
 
 
@@ -382,7 +382,7 @@ def test_missing_file_and_folder(rt, tmp_path):
 
 
 def test_too_large_a_file(rt, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "MAX_BYTES", 100)
+    monkeypatch.setattr(images, "MAX_BYTES", 100)
     path = tmp_path / "big.png"
     path.write_bytes(bytes(101))
     with pytest.raises(CourseError, match="larger than"):

@@ -36,7 +36,7 @@ def test_seed_must_be_a_whole_number(monkeypatch, seed):
 def test_banner_says_what_the_run_uses_and_no_notice_when_offline_is_asked_for(capsys):
     rt = runtime.setup("classifier")
     shown = capsys.readouterr().out
-    assert "source offline · profile quick · seed 0" in shown
+    assert "profile quick · seed 0\nsource offline" in shown
     assert "transformers" in shown
     assert "NOTE" not in shown
     assert rt.pick(quick=1, full=2) == 1

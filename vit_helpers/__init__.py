@@ -4,7 +4,7 @@ A notebook shows the idea; this package holds the plumbing. Every module is impo
 is first used, so `import vit_helpers` is fast even though torch and transformers are not.
 
 >>> from vit_helpers import runtime
->>> rt = runtime.setup()
+>>> rt = runtime.start()
 """
 
 import importlib
@@ -21,6 +21,7 @@ _MODULES = (
     "faithfulness",
     "fetch",
     "frozen",
+    "images",
     "mirror",
     "models",
     "offline_kit",

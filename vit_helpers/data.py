@@ -1,20 +1,18 @@
 """Data sets, pictures, transforms and loaders. The same classes and columns from both sources."""
 
-import io
 import os
 import re
-import warnings
 from pathlib import Path
 
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
-from . import cache, offline_kit, resources, runtime, web
-from .errors import CourseError, in_range
+from . import cache, offline_kit, resources, runtime
+from .errors import CourseError, in_range, whole_number
+from .images import decode as _decode
+from .images import load_image, patches, to_rgb, unnormalise
 
-# What a picture may be. PIL knows many more formats, and some of them start other programs.
-PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-MAX_BYTES = web.MAX_BYTES
+__all__ = ["load_image", "patches", "unnormalise"]  # old places of names that moved to `images`
 
 
 # --- data sets ---------------------------------------------------------------------------------
@@ -117,32 +115,59 @@ def class_names(dataset) -> list[str]:
     return list(dataset.features["label"].names)
 
 
-def take(dataset, count: int | None, seed: int = 0):
-    """A random, balanced part of a split: the same number of pictures of every class.
+def balanced_subset(dataset, n: int | None, seed: int = 0):
+    """A random part of a split with the same number of pictures of every class.
 
+    Where a class has fewer pictures than that, all of them are taken and a NOTE says so.
     `VIT_PICTURES` may set an upper limit.
 
     Args:
         dataset: A split with a `label` column.
-        count: About how many pictures (rounded down to a multiple of the number of classes);
-            `None` for all.
+        n: About how many pictures (rounded down to a multiple of the number of classes); `None`
+            for the whole split, as it is.
         seed: Which part.
 
     Raises:
-        CourseError: If that is less than one picture a class.
+        CourseError: If that is less than one picture a class, or a label is missing.
     """
     if most := runtime.most_pictures():
-        count = min(most, len(dataset) if count is None else count)
-    if count is None or count >= len(dataset):
+        n = most if n is None else min(most, n)
+        n = None if n >= len(dataset) else n
+    if n is None:
         return dataset
     names = class_names(dataset)
-    per_class = count // len(names)
+    per_class = whole_number("n", n, least=1) // len(names)
     if per_class == 0:
-        raise CourseError(f"{count} pictures are too few for {len(names)} classes.")
-    labels = torch.tensor(dataset["label"])
+        raise CourseError(f"{n} pictures are too few for {len(names)} classes.")
+    labels = torch.tensor(labels_of(dataset))
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     chosen = [order[labels[order] == label][:per_class] for label in range(len(names))]
-    return dataset.select(torch.cat(chosen).sort().values.tolist())
+    few = {name: len(c) for name, c in zip(names, chosen, strict=True) if len(c) < per_class}
+    if few:
+        listed = ", ".join(f"{name!r} {count}" for name, count in list(few.items())[:5])
+        more = f" and {len(few) - 5} more classes" if len(few) > 5 else ""
+        print(f"NOTE: not balanced: {listed}{more}; the other classes have {per_class} each.")
+    rows = torch.cat(chosen).sort().values.tolist()
+    return dataset if len(rows) == len(dataset) else dataset.select(rows)
+
+
+def labels_of(dataset) -> list[int]:
+    """The labels of a split.
+
+    Raises:
+        CourseError: If one is missing or belongs to no class; it names the row.
+    """
+    labels, size = list(dataset["label"]), len(class_names(dataset))
+    for row, label in enumerate(labels):
+        if label is None or not 0 <= label < size:
+            raise CourseError(
+                f"Row {row} of this split has the label {label!r}, but its classes are 0 to "
+                f"{size - 1}: mend or remove the row."
+            )
+    return labels
+
+
+take = balanced_subset
 
 
 def own_pictures(model, count: int | None = None, seed: int = 0):
@@ -219,114 +244,6 @@ def _views(pictures: list, count: int, seed: int) -> list:
         box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
         views.append(picture.crop(tuple(round(edge) for edge in box)))
     return views
-
-
-# --- single pictures ---------------------------------------------------------------------------
-
-
-def load_image(source=None) -> Image.Image:
-    """Load one picture as RGB, upright, from wherever it is.
-
-    Args:
-        source: `None` for the sample photograph, an address (`http://`, `https://`), a path,
-            the bytes of a file, or a PIL picture.
-
-    Returns:
-        A PIL picture in RGB. The EXIF orientation is applied; transparent pixels become white.
-
-    Raises:
-        CourseError: If there is no such file, the server does not deliver within 10 seconds or is
-            no public one (see `web.fetch`), the file is larger than 20 MB or unpacks to more
-            than 89 million pixels, or the bytes are no picture.
-    """
-    if source is None:
-        return sample_photo()
-    if isinstance(source, Image.Image):
-        return to_rgb(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(bytes(source), "the uploaded file")
-    if isinstance(source, str) and ("://" in source or source.startswith("data:")):
-        return _decode(web.fetch(source), source)
-    path = Path(source)
-    if not path.is_file():
-        raise CourseError(f"There is no file {str(source)!r}: check the path.")
-    if path.stat().st_size > MAX_BYTES:
-        raise CourseError(f"{str(source)!r} is larger than {MAX_BYTES // 10**6} MB: resize it.")
-    return _decode(path.read_bytes(), str(source))
-
-
-def sample_photo() -> Image.Image:
-    """The sample photograph: cats, from the Hub's source or from the kit."""
-    return load_image(runtime.place("photo"))
-
-
-# What turns a picture upright, by the value of the EXIF tag "Orientation"; 1 is upright already.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Turn a picture upright (EXIF) and into three channels; transparency becomes white.
-
-    Of a picture with 16 bits a pixel the upper eight stay. Numbers without an agreed range, as in
-    maps of heights, are stretched: the lowest becomes black, the highest white.
-    """
-    picture = _upright(picture)
-    if picture.mode.startswith(("I", "F")):  # PIL itself would make everything from 255 on white
-        picture = _to_grey(picture)
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    # Not `ImageOps.exif_transpose`: it also writes the other tags again, and fails where a camera
-    # or a program left an odd one. The pixels are good then, and the orientation is, too.
-    try:
-        orientation = picture.getexif().get(ExifTags.Base.Orientation)
-    except SyntaxError:  # no EXIF that can be read: shown as it is stored, as browsers do
-        return picture
-    turn = _UPRIGHT.get(orientation or 0)
-    return picture if turn is None else picture.transpose(turn)
-
-
-def _to_grey(picture: Image.Image) -> Image.Image:
-    import numpy as np
-
-    numbers = np.nan_to_num(np.asarray(picture, dtype=np.float64), posinf=0, neginf=0)
-    low, high = (0, 65535) if picture.mode.startswith("I;16") else (numbers.min(), numbers.max())
-    grey = (numbers - low) / max(high - low, 1e-300) * 255
-    return Image.fromarray(grey.round().astype(np.uint8))
-
-
-def _decode(content: bytes, name: str) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # small faults in a file that can be read
-            # PIL refuses what unpacks to 179 million pixels, and only warns from half of that on.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
-            return to_rgb(picture)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise CourseError(
-            f"{name!r} unpacks to more than {most:.0f} million pixels, "
-            "which could fill the memory: make it smaller."
-        ) from None
-    except (OSError, SyntaxError, TypeError, ValueError) as error:  # PIL's words for "broken"
-        raise CourseError(
-            f"{name!r} is not a picture that can be read ({type(error).__name__}): "
-            "use a JPEG, PNG or WebP file."
-        ) from None
 
 
 # --- from pictures to tensors ------------------------------------------------------------------
@@ -585,33 +502,6 @@ def loader(pictures, batch_size: int, shuffle: bool = False, seed: int = 0):
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-
-
-def patches(pixel_values: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Cut pictures into the squares that a ViT turns into tokens.
-
-    Args:
-        pixel_values: Shape (B, 3, H, W), with H and W multiples of `patch_size`.
-        patch_size: Side of a patch in pixels.
-
-    Returns:
-        Shape (B, H/p * W/p, 3, p, p), row by row from the top left.
-
-    Raises:
-        CourseError: If the patches do not fit.
-    """
-    b, c, h, w = pixel_values.shape
-    if h % patch_size or w % patch_size:
-        raise CourseError(f"Patches of {patch_size} pixels do not fit a picture of {w} x {h}.")
-    grid = pixel_values.unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)
-    return grid.permute(0, 2, 3, 1, 4, 5).reshape(b, -1, c, patch_size, patch_size)
-
-
-def unnormalise(pixel_values: torch.Tensor, processor) -> torch.Tensor:
-    """Undo the normalisation: float values 0..1, ready to be shown. Shape is kept."""
-    mean = torch.tensor(processor.image_mean).view(3, 1, 1)
-    std = torch.tensor(processor.image_std).view(3, 1, 1)
-    return (pixel_values.cpu() * std + mean).clamp(0, 1)
 
 
 def random_indices(size: int, count: int, seed: int = 0) -> list[int]:

@@ -1,5 +1,8 @@
 """The one exception of the course: a sentence, not a traceback of five libraries."""
 
+import math
+import operator
+
 
 class CourseError(Exception):
     """Something the reader can mend. The message names the value and says what to do."""
@@ -22,10 +25,46 @@ def in_range(name, value, size):
 
     Negative numbers count from the end, as in a Python list.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise CourseError(f"{name} is {value!r}, but it must be a whole number.")
+    value = whole_number(name, value)
     if -size <= value < size:
         return value % size
     raise CourseError(
         f"There is no {name} {value}: this model has {size}, numbered 0 to {size - 1}."
     )
+
+
+def whole_number(name, value, least=None, most=None):
+    """Return `value` as an `int` if it is a whole number in range, else raise a `CourseError`.
+
+    Whole numbers of NumPy and torch count, too.
+    """
+    wanted = "a whole number"
+    if least is not None:
+        wanted += f" from {least}" + (f" to {most}" if most is not None else "")
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    too_small = number is not None and least is not None and number < least
+    too_large = number is not None and most is not None and number > most
+    if number is None or too_small or too_large:
+        raise CourseError(f"{name} is {value!r}, but it must be {wanted}.")
+    return number
+
+
+def number(name, value, above=None, least=None, most=None):
+    """Return `value` as a `float` if it is finite and in range, else raise a `CourseError`."""
+    limits = (("above", above), ("from", least), ("to", most))
+    wanted = "a number" + "".join(f" {word} {end}" for word, end in limits if end is not None)
+    try:
+        found = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        found = math.nan
+    if (
+        not math.isfinite(found)
+        or (above is not None and found <= above)
+        or (least is not None and found < least)
+        or (most is not None and found > most)
+    ):
+        raise CourseError(f"{name} is {value!r}, but it must be {wanted}.")
+    return found

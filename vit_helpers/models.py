@@ -8,12 +8,13 @@ they are read.
 """
 
 import contextlib
+import re
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from . import resources, runtime
+from . import images, resources, runtime
 from .errors import CourseError, one_of
 
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "plain_bf16")
@@ -357,9 +358,59 @@ def parameter_table(model: nn.Module):
     return pd.DataFrame(rows).set_index("part")
 
 
+def timm_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a ViT under the names of timm, e.g. `blocks.0.attn.qkv.weight`.
+
+    timm keeps the matrices of query, key and value as one, in that order. The tensors are copies.
+
+    Args:
+        model: A `ViTForImageClassification` of transformers 4.57 or 5.
+
+    Raises:
+        CourseError: If the model has other parts than a ViT.
+    """
+    weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+    renamed = {}
+    for name, weight in weights.items():
+        for pattern, new in TIMM_NAMES:
+            name, found = re.subn(pattern, new, name)
+            if found:
+                break
+        else:
+            raise CourseError(
+                f"timm's ViT has no part {name!r}: this needs a ViTForImageClassification."
+            )
+        renamed[name] = weight
+    for block in range(len(blocks(model))):
+        for kind in ("weight", "bias"):
+            parts = [f"blocks.{block}.attn.{part}.{kind}" for part in "qkv"]
+            if parts[0] in renamed:
+                joined = torch.cat([renamed.pop(part) for part in parts])
+                renamed[f"blocks.{block}.attn.qkv.{kind}"] = joined
+    return renamed
+
+
+_BLOCK = r"^vit\.(?:encoder\.layer|layers)\.(\d+)\."
+TIMM_NAMES = (
+    (r"^vit\.embeddings\.cls_token$", "cls_token"),
+    (r"^vit\.embeddings\.position_embeddings$", "pos_embed"),
+    (r"^vit\.embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (_BLOCK + r"attention\.(?:attention\.query|q_proj)\.", r"blocks.\1.attn.q."),
+    (_BLOCK + r"attention\.(?:attention\.key|k_proj)\.", r"blocks.\1.attn.k."),
+    (_BLOCK + r"attention\.(?:attention\.value|v_proj)\.", r"blocks.\1.attn.v."),
+    (_BLOCK + r"attention\.(?:output\.dense|o_proj)\.", r"blocks.\1.attn.proj."),
+    (_BLOCK + r"(?:intermediate\.dense|mlp\.fc1)\.", r"blocks.\1.mlp.fc1."),
+    (_BLOCK + r"(?:output\.dense|mlp\.fc2)\.", r"blocks.\1.mlp.fc2."),
+    (_BLOCK + r"layernorm_before\.", r"blocks.\1.norm1."),
+    (_BLOCK + r"layernorm_after\.", r"blocks.\1.norm2."),
+    (r"^vit\.layernorm\.", "norm."),
+    (r"^classifier\.", "head."),
+)
+
+
 def logits_of(model: nn.Module, processor, pictures) -> torch.Tensor:
-    """Logits of one PIL picture or a list of them, shape (B, classes), on the CPU."""
-    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    """Logits of one picture or a list of them, shape (B, classes), on the CPU."""
+    pixels = images.to_pixels(pictures, processor)
     with torch.inference_mode():
         return model(pixel_values=pixels.to(model.device)).logits.cpu()
 

@@ -14,6 +14,9 @@ from .errors import CourseError, one_of
 
 KIT = offline_kit.KIT
 
+# Folders of the kit that both sources use.
+KIT_FOLDERS = ("photos", "my_folder")
+
 SOURCES = ("auto", "hub", "offline")
 
 

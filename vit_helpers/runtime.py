@@ -18,11 +18,12 @@ import json
 import os
 import random
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import cache, colab, resources
+from . import cache, colab, offline_kit, resources
 from .errors import CourseError, one_of
 
 if TYPE_CHECKING:
@@ -75,6 +76,16 @@ class Runtime:
     def about(self, name: str) -> str:
         """What a resource is in this run, in words, e.g. `rt.about("cifar10")`."""
         return resources.get(name).about(self.source)
+
+    def locate(self, name: str) -> str:
+        """Path of a resource on this machine, whole and checked.
+
+        Args:
+            name: `classifier` (a folder for `from_pretrained`), `cifar10` and `flowers102`
+                (folders for `datasets.load_dataset`), `photo` (the sample picture), `photos` (a
+                folder of sharp photographs), `my_folder` (a folder with one sub-folder a class).
+        """
+        return str(place(name))
 
     def record(self, **figures):
         """Add key figures of this run to the file that `python -m vit_helpers run` reads.
@@ -164,7 +175,7 @@ def missing_compiler(device) -> str:
     return "" if found else "torch.compile needs a C++ compiler: install g++ or clang"
 
 
-def setup(*needs: str) -> Runtime:
+def start(*needs: str) -> Runtime:
     """Decide device, source and profile, seed everything, and print the banner.
 
     Args:
@@ -231,12 +242,18 @@ def choose_source(wanted: str, needs: tuple[str, ...]) -> tuple[str, str]:
     )
 
 
+setup = start
+
+
 def place(name: str) -> Path:
     """Folder of a resource in this run (the sample photograph: its file), whole and checked.
 
     Raises:
         CourseError: If it is damaged or cannot be downloaded.
     """
+    if name in resources.KIT_FOLDERS:
+        offline_kit.verify_twin(name)
+        return offline_kit.KIT / name
     row = resources.get(name)
     if current().source == "offline":
         return row.twin_path
@@ -245,36 +262,41 @@ def place(name: str) -> Path:
 
 
 def current() -> Runtime:
-    """The runtime of this notebook; raises `CourseError` before `setup()`."""
+    """The runtime of this notebook; raises `CourseError` before `start()`."""
     if _current is None:
-        raise CourseError("Run the set-up cell at the top first: rt = runtime.setup().")
+        raise CourseError("Run the set-up cell at the top first: rt = runtime.start().")
     return _current
 
 
 def banner(rt: Runtime) -> str:
-    """Two lines: what this run uses, and the versions of the libraries."""
+    """Three lines: the machine, where the resources come from, and the libraries' versions."""
     from importlib.metadata import version
 
     precision = str(rt.precision).removeprefix("torch.")
     libraries = ("torch", "torchvision", "transformers", "datasets")
     versions = " · ".join(f"{lib} {version(lib).split('+')[0]}" for lib in libraries)
+    origin = {"hub": "the Hugging Face Hub", "offline": "the offline kit"}[rt.source]
     return (
-        f"device {rt.device_name} · precision {precision} · source {rt.source} · "
-        f"profile {rt.profile} · seed {rt.seed}\n{versions}\n"
-        "A number after ≈ was measured in this run; yours will differ a little."
+        f"device {rt.device_name} · precision {precision} · profile {rt.profile} · "
+        f"seed {rt.seed}\nsource {rt.source}: models and pictures come from {origin}\n{versions}"
     )
 
 
 def quiet(*, offline: bool) -> None:
     """Switch off notices that are not for a learner; where `offline`, forbid Hub requests too.
 
-    Must run before transformers and datasets are imported: they read the environment then.
+    transformers and datasets read the environment as they are imported; where a notebook has
+    imported them before, they are told.
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    if not bars_on():
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+    # Reading what is on this machine lasts a moment, and a download of the course has its own bar.
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].disable_progress_bars()
+    if "transformers" in sys.modules:
+        sys.modules["transformers"].utils.logging.disable_progress_bar()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import pandas as pd
 

@@ -13,7 +13,13 @@ KIT = Path(__file__).resolve().parent
 SUMS = "SHA256SUMS"
 
 # Everything in the kit that is data and not source text.
-DATA = ("cifar10/*.parquet", "flowers102/*.parquet", "photos/*.jpg", "quarter/*.*")
+DATA = (
+    "cifar10/*.parquet",
+    "flowers102/*.parquet",
+    "my_folder/**/*.*",
+    "photos/*.jpg",
+    "quarter/*.*",
+)
 
 RESTORE = (
     "reinstall the package, or restore the file with `git checkout -- vit_helpers/offline_kit`"

@@ -1,0 +1,338 @@
+"""Single pictures: open one safely, make it upright RGB, make the numbers that a model takes.
+
+`to_rgb` and `to_pixels` are the only ways to do that in this package, so a picture of a data set,
+an uploaded one and one on a drive look the same to a model.
+"""
+
+import io
+import re
+import struct
+import warnings
+from pathlib import Path
+
+from PIL import ExifTags, Image, ImageCms
+
+from . import web
+from .errors import CourseError
+
+# PIL knows many more formats, and some of them start other programs.
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_BYTES = web.MAX_BYTES
+MAX_PIXELS = 89_000_000  # of a picture, and of what a processor enlarges it to
+
+
+# --- open ----------------------------------------------------------------------------------------
+
+
+def load_image(source=None) -> Image.Image:
+    """Load one picture as RGB, upright, from wherever it is.
+
+    Args:
+        source: `None` for the sample photograph, an address (`http://`, `https://`), a path,
+            the bytes of a file, an open file, a PIL picture, an array (H, W, channels) or tensor
+            (channels, H, W) of uint8, or `{"bytes": ..., "path": ...}` as `datasets` has it.
+
+    Returns:
+        A PIL picture in RGB. The orientation is applied; transparent pixels become white.
+
+    Raises:
+        CourseError: If there is no such file, the server does not deliver within 10 seconds or is
+            not a public one, the file is larger than 20 MB or unpacks to more than 89 million
+            pixels, or the bytes are not a picture.
+    """
+    if source is None:
+        from . import runtime
+
+        return load_image(runtime.current().locate("photo"))
+    if isinstance(source, dict) and ("bytes" in source or "path" in source):
+        name = source.get("path") or "the picture"
+        return decode(source["bytes"], name) if source.get("bytes") else load_image(name)
+    if hasattr(source, "read") and not isinstance(source, Image.Image):
+        source = source.read()
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return decode(bytes(source), "the uploaded file")
+    if isinstance(source, (str, Path)):
+        return _from_address_or_path(source)
+    return _safely(lambda: to_rgb(_from_numbers(source)), "the picture")
+
+
+def _from_address_or_path(source) -> Image.Image:
+    text = str(source)
+    if isinstance(source, str) and ("://" in text or text.startswith("data:")):
+        return decode(web.fetch(text), text)
+    try:
+        path = Path(source).expanduser()
+        found = path.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, no home folder, a zero byte
+        found = False
+    if not found:
+        raise CourseError(f"There is no file {_short(text)!r}: check the path.")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise CourseError(f"{text!r} is larger than {MAX_BYTES // 10**6} MB: resize it.")
+        return decode(path.read_bytes(), text)
+    except OSError as error:
+        raise CourseError(f"{text!r} cannot be read ({error.strerror or error}).") from None
+
+
+def _from_numbers(source) -> Image.Image:
+    """A PIL picture from one, from an array (H, W, channels) or from a tensor (channels, H, W)."""
+    import numpy as np
+
+    if isinstance(source, Image.Image):
+        return source
+    if hasattr(source, "detach"):  # a tensor
+        source = source.detach().cpu()
+        source = np.asarray(source.movedim(0, -1) if source.dim() == 3 else source)
+        source = source[..., 0] if source.ndim == 3 and source.shape[-1] == 1 else source
+    try:
+        array = np.asarray(source)
+        if array.dtype != np.uint8 or not array.size:
+            raise TypeError
+        return Image.fromarray(array)
+    except (TypeError, ValueError):
+        raise CourseError(
+            f"A picture cannot be made of {type(source).__name__}: give a path, an address, the "
+            "bytes of a file, a PIL picture, or whole numbers 0 to 255 as uint8."
+        ) from None
+
+
+def decode(content: bytes, name: str) -> Image.Image:
+    """The picture in the bytes of a file, upright and in RGB.
+
+    Args:
+        content: The file.
+        name: What to call it in a message.
+
+    Raises:
+        CourseError: If it is not a picture, or unpacks to more than 89 million pixels.
+    """
+    return _safely(lambda: to_rgb(Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)), name)
+
+
+def _safely(make, name: str) -> Image.Image:
+    """The picture that `make` returns; what PIL raises over a bad one becomes a sentence."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # small faults in a file that can be read
+            # PIL refuses what unpacks to 179 million pixels, and only warns from half of that on.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = make()
+        if min(picture.size) == 0:
+            raise ValueError("no pixels")
+        return picture
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise CourseError(
+            f"{_short(name)!r} unpacks to more than {MAX_PIXELS // 10**6} million pixels, "
+            "which could fill the memory: make it smaller."
+        ) from None
+    except _BROKEN as error:
+        raise CourseError(
+            f"{_short(name)!r} is not a picture that can be read ({type(error).__name__}): "
+            "use a JPEG, PNG or WebP file."
+        ) from None
+
+
+# What PIL raises over a file that is broken.
+_BROKEN = (OSError, SyntaxError, TypeError, ValueError, KeyError, IndexError, struct.error)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 100 else name[:99] + "…"
+
+
+# --- to RGB --------------------------------------------------------------------------------------
+
+# What turns a picture upright, by the value of its orientation; 1 is upright already.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Turn a picture upright and into three channels; transparency becomes white.
+
+    The result carries no metadata, so a second call changes nothing. Of a picture with 16 bits a
+    pixel the upper eight stay. Numbers without an agreed range, as in maps of heights, are
+    stretched: the lowest becomes black, the highest white.
+    """
+    turn = _UPRIGHT.get(_orientation(picture))
+    picture.load()
+    if turn is not None:
+        picture = picture.transpose(turn)
+    if picture.mode.startswith(("I", "F")):  # PIL itself would make everything from 255 on white
+        picture = _to_grey(picture)
+    if picture.mode in ("La", "RGBa"):  # colours multiplied by their opacity
+        picture = picture.convert(picture.mode.replace("a", "A"))
+    if picture.mode == "LAB":
+        picture = _lab_to_rgb(picture)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    rgb = picture.convert("RGB")
+    rgb = rgb.copy() if rgb is picture else rgb
+    rgb.info = {}
+    return rgb
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The orientation, 1 to 8, that EXIF or XMP notes; 1 where there is none that can be read."""
+    # Not `ImageOps.exif_transpose`: it also writes the other tags again, and fails where a camera
+    # or a program left an odd one. The pixels are good then, and the orientation is, too.
+    try:
+        found = picture.getexif().get(ExifTags.Base.Orientation)
+    except (*_BROKEN, AssertionError):
+        found = None  # as browsers do: shown as it is stored
+    if found is None:
+        for key in ("xmp", "XML:com.adobe.xmp"):
+            xmp = picture.info.get(key) or b""
+            xmp = xmp.encode(errors="replace") if isinstance(xmp, str) else bytes(xmp)
+            if match := re.search(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])", xmp):
+                return int(match[1])
+    return found if isinstance(found, int) else 1
+
+
+def _to_grey(picture: Image.Image) -> Image.Image:
+    """Grey of 8 bits from 16 bits, whole numbers of 32 bits, or floating-point numbers."""
+    import numpy as np
+
+    numbers = np.asarray(picture, dtype=np.float64)
+    known = np.isfinite(numbers)
+    # Older releases of Pillow open a PNG of 16 bits in mode "I".
+    if picture.mode.startswith("I;16") or picture.format == "PNG":
+        low, high = 0.0, 65535.0
+    else:
+        low, high = (numbers[known].min(), numbers[known].max()) if known.any() else (0.0, 1.0)
+    clipped = np.clip(np.where(np.isnan(numbers), low, numbers), low, high)
+    grey = clipped / 2 - low / 2  # halves, because high - low may be too large a number
+    grey = (grey / max(high / 2 - low / 2, 1e-300) * 255).round().astype(np.uint8)
+    clear = picture.info.get("transparency")
+    if isinstance(clear, (int, float)):
+        grey[numbers == clear] = 255
+    return Image.fromarray(grey)
+
+
+def _lab_to_rgb(picture: Image.Image) -> Image.Image:
+    lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(picture, lab, rgb, outputMode="RGB")
+    return picture.convert("RGB") if converted is None else converted
+
+
+# --- to the numbers of a model -------------------------------------------------------------------
+
+
+def to_pixels(pictures, processor):
+    """What a model takes: `pixel_values` (n, 3, H, W), made as the processor says.
+
+    Every step is the processor's own: size, crop, resampling, scale, mean and deviation, and a
+    step that it leaves out is left out.
+
+    Args:
+        pictures: One picture or a list: whatever `load_image` takes, or uint8 tensors (3, H, W).
+        processor: An image processor of transformers. If it has mean and deviation of one
+            channel, the pictures become grey.
+
+    Raises:
+        CourseError: If there is no picture, or the processor cannot make one shape of them.
+    """
+    import torch
+
+    several = isinstance(pictures, (list, tuple)) or getattr(pictures, "ndim", 0) == 4
+    pictures = [_prepared(picture) for picture in (pictures if several else [pictures])]
+    if not pictures:
+        raise CourseError("There is no picture in the list: give at least one.")
+    if channels(processor) == 1:
+        pictures = [_one_channel(picture) for picture in pictures]
+    for picture in pictures:
+        _check_enlarged(_size(picture), processor)
+    try:
+        made = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        sizes = sorted({_size(picture) for picture in pictures})
+        raise CourseError(
+            f"{type(processor).__name__} cannot make pixel values of pictures of "
+            f"{', '.join(f'{w} x {h}' for w, h in sizes[:3])} pixels "
+            f"({(str(error) or type(error).__name__).splitlines()[0]}): give it pictures of one "
+            "size, or a processor that resizes and crops to one."
+        ) from None
+    return made if made.is_floating_point() else made.to(torch.float32)
+
+
+def channels(processor) -> int:
+    """How many channels a processor's pictures have: 3, or 1 where its mean has one value."""
+    mean = getattr(processor, "image_mean", None)
+    return 1 if isinstance(mean, (list, tuple)) and len(mean) == 1 else 3
+
+
+def _prepared(picture):
+    import torch
+
+    is_ready = isinstance(picture, torch.Tensor) and picture.dtype == torch.uint8
+    if is_ready and picture.dim() == 3 and len(picture) == 3:
+        return picture
+    return load_image(picture)
+
+
+def _one_channel(picture):
+    from torchvision.transforms.v2 import functional
+
+    if isinstance(picture, Image.Image):
+        picture = functional.pil_to_tensor(picture)
+    return functional.rgb_to_grayscale(picture)
+
+
+def _size(picture) -> tuple[int, int]:
+    return picture.size if isinstance(picture, Image.Image) else tuple(picture.shape[:0:-1])
+
+
+def _check_enlarged(size: tuple[int, int], processor) -> None:
+    """Refuse a long, thin picture that the processor would blow up to gigabytes."""
+    target = getattr(processor, "size", None) or {}
+    shortest = target["shortest_edge"] if "shortest_edge" in target else None
+    if not shortest or not getattr(processor, "do_resize", True):
+        return
+    width, height = size
+    if max(size) / min(size) * shortest**2 > MAX_PIXELS and "longest_edge" not in target:
+        raise CourseError(
+            f"A picture of {width} x {height} pixels is too long and thin: its shorter side would "
+            f"be enlarged to {shortest} pixels. Crop it first."
+        )
+
+
+def unnormalise(pixels, processor):
+    """Undo scale and normalisation: float values 0..1, ready to be shown. Shape is kept."""
+    import torch
+
+    pixels = pixels.detach().cpu().float()
+    if getattr(processor, "do_normalize", True):
+        mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
+        pixels = pixels * std.view(-1, 1, 1) + mean.view(-1, 1, 1)
+    factor = processor.rescale_factor if getattr(processor, "do_rescale", True) else 1.0
+    return (pixels / (255 * factor)).clamp(0, 1)
+
+
+def patches(pixels, size: int):
+    """Cut pictures into the squares that a ViT turns into tokens.
+
+    Args:
+        pixels: Shape (B, C, H, W), with H and W multiples of `size`.
+        size: Side of a patch in pixels.
+
+    Returns:
+        Shape (B, H/size * W/size, C, size, size), row by row from the top left.
+
+    Raises:
+        CourseError: If the patches do not fit.
+    """
+    b, c, h, w = pixels.shape
+    if size < 1 or h % size or w % size:
+        raise CourseError(f"Patches of {size} pixels do not fit a picture of {w} x {h}.")
+    grid = pixels.unfold(2, size, size).unfold(3, size, size)
+    return grid.permute(0, 2, 3, 1, 4, 5).reshape(b, -1, c, size, size)
