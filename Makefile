@@ -1,5 +1,5 @@
 # make run    execute the five notebooks from the offline kit into build/
-# make test   unit tests, notebooks against their stored outputs, ruff and mypy
+# make test   unit tests, notebooks against their stored outputs, ruff, mypy, import contract
 # make test-solved  the notebooks with every task solved: every check must pass
 # make test-coverage  unit tests again: 90 % of the package must be run by them
 # make test-browser  the explorer in Chromium; insists on one

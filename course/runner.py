@@ -381,7 +381,7 @@ def notebook_tests(folder: Path) -> list[str]:
 
 
 def test(only: str = "all") -> int:
-    """Unit tests, every notebook against its stored outputs, then ruff and mypy.
+    """Unit tests, every notebook against its stored outputs, then ruff, mypy, import contract.
 
     The solved edition takes as long as the notebooks again, so `all` leaves it to `.ci/run`, and
     the site too. The browser tests are unit tests, but skipped where there is no browser;
@@ -404,6 +404,7 @@ def test(only: str = "all") -> int:
         ("notebooks", notebook_tests(NOTEBOOKS)),
         ("lint", [*python, "ruff", "check", "."]),
         ("lint", [*python, "mypy"]),
+        ("lint", [Path(sys.executable).with_name("lint-imports")]),
         ("solved", [*python, "course", "solve", "--run"]),
         ("coverage", [*python, "pytest", "-q", "--cov=vit_helpers", "tests"]),
         ("browser", [*python, "pytest", "-q", "-s", "-m", "browser", "tests"]),

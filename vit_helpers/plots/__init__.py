@@ -6,10 +6,33 @@ Colours: viridis and cividis for quantities, Okabe and Ito's palette for categor
 the common kinds of colour blindness. One file a notebook, and `shared` for what several use.
 """
 
-from .attention import attention_by_layer, attention_grid, attention_map, faithfulness, token_sinks
-from .classify import as_grid_of_patches, picture_to_patches, temperature, top_classes
-from .finetune import answers, class_accuracy, compare_histories, confusion, learning_curves
-from .inference import FAMILY_STYLES, batch_sizes, race_bars, speed_agreement, timings
+from .attention import (
+    attention_by_layer,
+    attention_grid,
+    attention_map,
+    faithfulness,
+    token_sinks,
+)
+from .classify import (
+    as_grid_of_patches,
+    picture_to_patches,
+    temperature,
+    top_classes,
+)
+from .finetune import (
+    answers,
+    class_accuracy,
+    compare_histories,
+    confusion,
+    learning_curves,
+)
+from .inference import (
+    FAMILY_STYLES,
+    batch_sizes,
+    race_bars,
+    speed_agreement,
+    timings,
+)
 from .shared import (
     BLACK,
     BLUE,
@@ -34,51 +57,8 @@ from .shared import (
     place,
     thumbnail,
 )
-from .transfer import accuracy_by_count, confused_pairs, strategies
-
-__all__ = [
-    "BLACK",
-    "BLUE",
-    "DPI",
-    "FAMILY_STYLES",
-    "GREEN",
-    "OPACITY",
-    "ORANGE",
-    "PALETTE",
-    "PINK",
-    "RED",
-    "SKY",
-    "YELLOW",
-    "Plot",
-    "accuracy_by_count",
-    "answers",
-    "as_array",
-    "as_grid_of_patches",
-    "as_numpy",
-    "attention_by_layer",
-    "attention_grid",
-    "attention_map",
-    "batch_sizes",
-    "class_accuracy",
-    "colour_table",
-    "compare_histories",
-    "confused_pairs",
-    "confusion",
-    "faithfulness",
-    "finish",
-    "image_grid",
-    "interval_bars",
-    "learning_curves",
-    "new_plot",
-    "percent",
-    "picture_to_patches",
-    "place",
-    "race_bars",
-    "speed_agreement",
-    "strategies",
-    "temperature",
-    "thumbnail",
-    "timings",
-    "token_sinks",
-    "top_classes",
-]
+from .transfer import (
+    accuracy_by_count,
+    confused_pairs,
+    strategies,
+)
