@@ -154,7 +154,7 @@ CASES = {
     ),
     "interval_bars": (
         {"shares": {"probe": (0.5, 0.4, 0.6), "all": (0.75, 0.7, 0.8)}, "chance": 0.1},
-        ["probe ≈ 50.0 %, all ≈ 75.0 %"],
+        ["probe 50.0 %, all 75.0 %"],
     ),
     "strategies": (
         {

@@ -10,7 +10,8 @@ from PIL import Image
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, BLACK = "#56B4E9", "#D55E00", "#F0E442", "#000000"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK)
-DPI = 90
+DPI = 144
+CSS_DPI = 96  # a browser's: the figure is shown as large as it says, in twice the detail
 OPACITY = 0.6  # of an attention map over its picture
 
 
@@ -24,8 +25,10 @@ class Plot(Figure):
     alt: str = ""
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        data = {"image/png": _base64(self.png()), "text/plain": self.alt}
-        return data, {"image/png": {"alt": self.alt}}
+        png = self.png()
+        width = Image.open(io.BytesIO(png)).width * CSS_DPI // DPI
+        data = {"image/png": _base64(png), "text/plain": self.alt}
+        return data, {"image/png": {"alt": self.alt, "width": width}}
 
     def png(self) -> bytes:
         """The figure as a PNG file. Nothing is transparent, so three channels are enough."""
@@ -82,9 +85,9 @@ def image_grid(
     for i, (ax, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
         ax.imshow(as_array(picture))
         if titles:
-            ax.set_title(titles[i], fontsize=8)
+            ax.set_title(titles[i], fontsize=10)
     if title:
-        plot.suptitle(title, fontsize=10)
+        plot.suptitle(title, fontsize=11)
     return finish(
         plot, alt or f"{len(pictures)} pictures in {rows} row{'s' * (rows > 1)}. {title}".strip()
     )
@@ -151,21 +154,22 @@ def interval_bars(shares: dict, chance: float | None = None, label: str = "accur
         chance: Accuracy of blind guessing, drawn as a line, or `None`.
         label: Text of the axis.
     """
-    plot, ax = new_plot(size=(7, 0.55 * len(shares) + 1.1))
+    plot, ax = new_plot(size=(7.5, 0.42 * len(shares) + 0.9 + 0.2 * (chance is not None)))
     values = 100 * np.array(list(shares.values()))
-    places = np.arange(len(values))
-    ax.barh(places, values[:, 0], color=SKY)
-    ax.hlines(places, values[:, 1], values[:, 2], color=BLACK, linewidth=2)
-    for place, (value, _, high) in zip(places, values, strict=True):
-        ax.text(high + 1.5, place, f"{value:.1f} %", va="center", fontsize=9)
+    rows = np.arange(len(values))
+    ax.barh(rows, values[:, 0], color=SKY, height=0.7)
+    ax.hlines(rows, values[:, 1], values[:, 2], color=BLACK, linewidth=2)
+    for row, (value, _, high) in zip(rows, values, strict=True):
+        ax.text(high + 1.5, row, f"{value:.1f} %", va="center", fontsize=10)
     if chance is not None:
-        ax.axvline(100 * chance, color=RED, linestyle="--", label=f"chance {100 * chance:.0f} %")
-        ax.legend(fontsize=9, loc="lower right")
-    ax.set_yticks(places, list(shares))
-    ax.invert_yaxis()
-    ax.set_xlim(0, 115)
+        ax.axvline(100 * chance, color=RED, linestyle="--")
+        words = f" chance {100 * chance:.0f} %"
+        ax.text(100 * chance, -0.65, words, color=RED, va="bottom", fontsize=10)
+    ax.set_yticks(rows, list(shares), fontsize=10)
+    ax.set_ylim(len(rows) - 0.5, -0.6)
+    ax.set_xlim(0, 112)
     ax.set_xticks(range(0, 101, 20))
     ax.set_xlabel(label)
     ax.spines[["top", "right"]].set_visible(False)
-    words = ", ".join(f"{n} ≈ {v[0]:.1f} %" for n, v in zip(shares, values, strict=True))
+    words = ", ".join(f"{n} {v[0]:.1f} %" for n, v in zip(shares, values, strict=True))
     return finish(plot, f"Bars with 95 % intervals: {words}.")
