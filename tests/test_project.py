@@ -46,7 +46,7 @@ def test_every_pin_is_exact_and_inside_the_range_of_pyproject():
     def number(version):
         return tuple(int(part) for part in version.split("."))
 
-    extras = ("resvg-py", "setuptools", "openvino", "nncf", "torchao")
+    extras = ("resvg-py", "openvino", "nncf", "torchao")
     lower = {k: v for k, v in ranges().items() if k not in extras}
     assert set(lower) == set(pins())
     for name, version in pins().items():
