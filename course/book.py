@@ -32,7 +32,7 @@ FILES = (
     "NOTICE",
     "docs/*.md",
     "docs/*.json",
-    "docs/pictures/*.png",
+    "docs/pictures/*.webp",
     "vit_helpers/offline_kit/cards/*.md",
 )
 # The modules that a notebook calls, in the order of the course. The reference has all others too.
@@ -158,8 +158,9 @@ def _prepare(cell, output) -> None:
     if "text/html" in data:  # a table of pandas: a number stays on the line of its sign
         data["text/html"] = data["text/html"].replace("≈ ", "≈&nbsp;")
     if "image/png" in data:
-        words = output.metadata["image/png"]["alt"]
-        output.metadata = {"image/png": {"alt": words}}
+        about = output.metadata["image/png"]
+        words = about["alt"]
+        output.metadata = {"image/png": {k: about[k] for k in ("alt", "width") if k in about}}
         cell.metadata["mystnb"] = {"image": {"alt": words}}
 
 

@@ -1,4 +1,4 @@
-"""What the README shows of each notebook: a picture from its saved output, minutes, key figures.
+"""What the README shows of each notebook: a picture from its saved output, minutes, memory.
 
 `make refresh` writes them, so the front page cannot show what the notebooks no longer do. The
 minutes on a CPU and on a GPU also stand in the title of each notebook.
@@ -10,6 +10,8 @@ import json
 import re
 from pathlib import Path
 
+from vit_helpers.errors import CourseError
+
 from . import address
 
 # The id of the cell whose figure stands for a notebook.
@@ -20,7 +22,7 @@ PICTURES = {
     "04_transfer_flowers102": "confused",
     "05_efficient_inference": "figure",
 }
-WIDTH, COLOURS, AIMS = 500, 64, 3
+WIDTH, QUALITY, AIMS = 640, 85, 3
 MINUTES = re.compile(r"Measured on two CPU cores: .*")
 MARKS = "<!-- notebooks -->\n", "<!-- /notebooks -->"
 MEASURED_MARKS = "<!-- measured -->\n", "<!-- /measured -->"
@@ -29,11 +31,11 @@ CPU = "CPU"  # as the set-up cell calls it; anything else is the name of a GPU
 
 
 def update(root: Path) -> None:
-    """Write `docs/pictures/*.png`, the tables in `README.md`, and the minutes in the titles."""
+    """Write `docs/pictures/*.webp`, the tables in `README.md`, and the minutes in the titles."""
     folder = root / "docs" / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     for stem in PICTURES:
-        (folder / f"{stem}.png").write_bytes(picture(root, stem)[0])
+        (folder / f"{stem}.webp").write_bytes(picture(root, stem)[0])
     path = root / "README.md"
     path.write_text(with_tables(path.read_text(encoding="utf-8"), root), encoding="utf-8")
     for stem in PICTURES:
@@ -54,18 +56,28 @@ def between(text: str, marks: tuple[str, str], new: str) -> str:
 
 
 def picture(root: Path, stem: str) -> tuple[bytes, str]:
-    """The figure that stands for a notebook, as a small PNG, and its first words."""
+    """The figure that stands for a notebook, as a small WebP, and its first words.
+
+    Raises:
+        CourseError: If the cell in `PICTURES` is gone or shows no figure.
+    """
     from PIL import Image
 
     notebook = json.loads((root / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
-    cell = next(c for c in notebook["cells"] if c.get("id") == PICTURES[stem])
-    output = next(o for o in cell["outputs"] if "image/png" in o.get("data", {}))
+    cells = [c for c in notebook["cells"] if c.get("id") == PICTURES[stem]]
+    shown = [o for c in cells for o in c["outputs"] if "image/png" in o.get("data", {})]
+    if not shown:
+        raise CourseError(
+            f"{stem} has no cell {PICTURES[stem]!r} with a figure: name another cell in PICTURES "
+            "of course/frontpage.py."
+        )
+    output = shown[0]
     alt = output["metadata"]["image/png"]["alt"]
     words = re.findall(r"^.{30,}?(?=[.;] |[.;]?$)", alt)[0]
     image = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB")
     image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
-    palette, buffer = image.quantize(COLOURS), io.BytesIO()
-    image.quantize(COLOURS, palette=palette).save(buffer, "PNG", optimize=True)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=QUALITY, method=6)
     return buffer.getvalue(), words
 
 
@@ -80,29 +92,27 @@ def notebooks_table(root: Path) -> str:
         words = picture(root, stem)[1].replace("|", "/")
         table += (
             f"| **[{name(root, stem)}](notebooks/{stem}.ipynb)**<br>{address.badge(stem)}"
-            f" | {aims} | ![{words}](docs/pictures/{stem}.png) |\n"
+            f" | {aims} | ![{words}](docs/pictures/{stem}.webp) |\n"
         )
     return table
 
 
 def measured_table(root: Path) -> str:
-    """A row for each notebook: minutes on a CPU and on a GPU, memory, key figures."""
-    reached = json.loads((root / "docs" / "reached.json").read_text(encoding="utf-8"))
+    """A row for each notebook: minutes on a CPU and on a GPU, memory."""
+    memory = json.loads((root / "docs" / "memory.json").read_text(encoding="utf-8"))
     cpu, gpu, card = minutes(root)
     on_gpu = f"minutes on a GPU ({card})" if card else "minutes on a GPU"
     table = (
-        f"| notebook | minutes on a CPU | {on_gpu} | peak memory | reached |\n"
-        "|---|---|---|---|---|\n"
+        f"| notebook | minutes on a CPU | {on_gpu} | peak memory |\n|---|---|---|---|\n"
     )
     for stem in PICTURES:
-        figures = "; ".join(f"{what}: {value}" for what, value in reached[stem]["figures"].items())
         table += (
             f"| {name(root, stem).split(':')[0]} | {cpu[stem]} | {gpu.get(stem, NOT_YET)} "
-            f"| {reached[stem]['peak_gib']} GiB | {figures} |\n"
+            f"| {memory[stem]} GiB |\n"
         )
     whole = round(sum(gpu.values()), 1) if len(gpu) == len(PICTURES) else NOT_YET
-    peak = max(reached[stem]["peak_gib"] for stem in PICTURES)
-    return table + f"| together | {round(sum(cpu.values()), 1)} | {whole} | {peak} GiB | |\n"
+    peak = max(memory[stem] for stem in PICTURES)
+    return table + f"| together | {round(sum(cpu.values()), 1)} | {whole} | {peak} GiB |\n"
 
 
 def minutes(root: Path) -> tuple[dict[str, float], dict[str, float], str]:

@@ -37,7 +37,9 @@ math { font-size: 1.1em; }
 {%- block data_png -%}
 <div class="jp-RenderedImage jp-OutputArea-output">
 <img src="data:image/png;base64,{{ output.data['image/png'] }}"
- alt="{{ output | get_metadata('alt', 'image/png') | escape_html }}">
+ alt="{{ output | get_metadata('alt', 'image/png') | escape_html }}"
+{%- set width = output | get_metadata('width', 'image/png') -%}
+{%- if width %} width="{{ width }}"{% endif %}>
 </div>
 {%- endblock data_png -%}
 """

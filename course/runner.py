@@ -7,6 +7,7 @@ into `notebooks/`; `test` compares a new execution with those stored outputs.
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,18 +30,18 @@ BUILD = ROOT / "build"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SOLVED = BUILD / "solved"
 CELL_TIMEOUT_SECONDS = 1200
+DEVICE = r"^device:? (.+?)(?: ·|,|$)"  # in the output of the set-up cell
 TEST_STEPS = ("unit", "notebooks", "lint", "solved", "coverage", "browser", "site")
 
 
 @dataclass
 class Run:
-    """What one notebook took and reached."""
+    """What one notebook took."""
 
     notebook: str
     device: str = frontpage.CPU  # or the name of the GPU
     minutes: float = 0.0
     peak_gib: float = 0.0
-    figures: dict = field(default_factory=dict)
     error: str = ""
     seconds: dict[str, float] = field(default_factory=dict)  # of each code cell, by its id
 
@@ -157,21 +158,25 @@ def execute(path: Path):
         on_cell_executed=finished,
     )
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, watch:
-        report = Path(folder) / "report.jsonl"
+    with watch:
         try:
-            client.execute(env=course_environment(VIT_REPORT=str(report)))
+            client.execute(env=course_environment())
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             cell = notebook.cells[place["cell"]]
             run.error = f"cell {place['cell']} ({_first_line(cell)}): {_short(error)}"
-        if report.exists():
-            for line in report.read_text(encoding="utf-8").splitlines():
-                run.figures.update(json.loads(line))
-    run.device = run.figures.pop("device", frontpage.CPU)
+    run.device = _device(notebook)
     progress.close()
     run.minutes = (time.perf_counter() - start) / 60
     run.peak_gib = place["memory"].gib
     return notebook, run
+
+
+def _device(notebook) -> str:
+    """What the set-up cell says that it runs on."""
+    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    printed = "".join(output.get("text", "") for output in outputs)
+    named = re.search(DEVICE, printed, re.M)
+    return named[1] if named else frontpage.CPU
 
 
 def _first_line(cell) -> str:
@@ -229,14 +234,11 @@ def run(names: list[str] | None = None, to: Path = BUILD, record: bool = False) 
 
 
 def table(runs: list[Run]) -> str:
-    """The summary that `run` prints: notebook, minutes, peak memory, key figures."""
-    lines = [f"{'notebook':<28} {'minutes':>7} {'peak GiB':>8}  key figures"]
+    """The summary that `run` prints: notebook, minutes, peak memory."""
+    lines = [f"{'notebook':<28} {'minutes':>7} {'peak GiB':>8}"]
     for r in runs:
-        figures = ", ".join(f"{name} {value}" for name, value in r.figures.items())
-        lines.append(
-            f"{r.notebook:<28} {r.minutes:>7.1f} {r.peak_gib:>8.1f}  "
-            + (f"FAILED in {r.error}" if r.error else figures)
-        )
+        failed = f"  FAILED in {r.error}" if r.error else ""
+        lines.append(f"{r.notebook:<28} {r.minutes:>7.1f} {r.peak_gib:>8.1f}{failed}")
     minutes, peak = sum(r.minutes for r in runs), max(r.peak_gib for r in runs)
     lines.append(f"{'together':<28} {minutes:>7.1f} {peak:>8.1f}")
     return "\n".join(lines)
@@ -297,7 +299,7 @@ def refresh(names: list[str] | None = None) -> int:
         nbformat.write(notebook, partial)
         partial.replace(path)
         record_timings([result])
-        record_reached([result])
+        record_memory([result])
         print(f"{result.notebook}: refreshed ({result.minutes:.1f} min)", flush=True)
     frontpage.update(ROOT)
     return int(failed)
@@ -316,11 +318,9 @@ def record_timings(runs: list[Run]) -> None:
     _add("timings.json", minutes)
 
 
-def record_reached(runs: list[Run]) -> None:
-    """Write the peak memory and the key figures of notebooks to `docs/reached.json`."""
-    done = [run for run in runs if not run.error]
-    reached = {r.notebook: {"peak_gib": round(r.peak_gib, 1), "figures": r.figures} for r in done}
-    _add("reached.json", reached)
+def record_memory(runs: list[Run]) -> None:
+    """Write the peak memory of notebooks in GiB to `docs/memory.json`."""
+    _add("memory.json", {r.notebook: round(r.peak_gib, 1) for r in runs if not r.error})
 
 
 def _add(name: str, lines: dict) -> None:
@@ -381,47 +381,69 @@ def notebook_tests(folder: Path) -> list[str]:
 
 
 def test(only: str = "all") -> int:
-    """Unit tests, every notebook against its stored outputs, then ruff, mypy, import contract.
+    """Lint, unit tests, and every notebook against its stored outputs.
 
     The solved edition takes as long as the notebooks again, so `all` leaves it to `.ci/run`, and
-    the site too. The browser tests are unit tests, but skipped where there is no browser;
-    `browser` insists.
-    The notebooks run from the offline kit in the quick profile with seed 0, because that is how
-    the stored outputs were made.
+    what needs a browser too. The notebooks run from the offline kit in the quick profile with
+    seed 0, because that is how the stored outputs were made.
 
     Args:
-        only: `unit`, `notebooks`, `lint`, `solved` (run it, every check must pass), `browser`,
-            `coverage` (unit tests again, 90 % of the package must be run), `site` (build it and
-            open it in a browser), or `all`: the first three.
+        only: `lint` (ruff, mypy, import contract), `unit`, `notebooks`, `solved` (run it: every
+            check must pass), `browser`, `coverage` (unit tests
+            again, 90 % of the package must be run), `site` (build it and open it in a browser),
+            or `all`: the first three.
 
     Returns:
         0, or the exit status of the first step that failed.
     """
     env = course_environment(VIT_SOURCE="offline", VIT_PROFILE="quick", VIT_SEED="0")
-    python = [sys.executable, "-m"]
-    steps = [
-        ("unit", [*python, "pytest", "-q", "tests"]),
-        ("notebooks", notebook_tests(NOTEBOOKS)),
-        ("lint", [*python, "ruff", "check", "."]),
-        ("lint", [*python, "mypy"]),
-        ("lint", [Path(sys.executable).with_name("lint-imports")]),
-        ("solved", [*python, "course", "solve", "--run"]),
-        ("coverage", [*python, "pytest", "-q", "--cov=vit_helpers", "tests"]),
-        ("browser", [*python, "pytest", "-q", "-s", "-m", "browser", "tests"]),
-        ("site", [*python, "pytest", "-q", "tests/test_site.py"]),
-    ]
-    if only == "site":
-        env["VIT_SITE"] = "1"
     if only in ("browser", "site") and not find_browser():
         raise CourseError(
             "The browser tests need a Chromium: install Debian's (apt-get install chromium), or "
             "name another in VIT_BROWSER."
         )
-    for name, command in steps:
-        if only == name or (only == "all" and name in ("unit", "notebooks", "lint")):
-            print(f"== {name}", flush=True)
-            status = subprocess.run(command, cwd=ROOT, env=env).returncode
-            if status:
-                print(f"FAILED: {name}", file=sys.stderr)
-                return status
+    if only == "site":
+        env["VIT_SITE"] = "1"
+    if only == "all":
+        return _step("lint", env) or _side_by_side("notebooks", "unit", env)
+    return _step(only, env)
+
+
+def _commands(step: str) -> list[list]:
+    """What to run for a step of `test`, one after the other."""
+    python = [sys.executable, "-m"]
+    pytest = [*python, "pytest", "-q"]
+    imports = Path(sys.executable).with_name("lint-imports")
+    return {
+        "lint": [[*python, "ruff", "check", "."], [*python, "mypy"], [imports]],
+        "unit": [[*pytest, "-m", "not browser", "tests"]],
+        "notebooks": [notebook_tests(NOTEBOOKS)],
+        "solved": [[*python, "course", "solve", "--run"]],
+        "coverage": [[*pytest, "-m", "not browser", "--cov=vit_helpers", "tests"]],
+        "browser": [[*pytest, "-s", "-m", "browser", "tests"]],
+        "site": [[*pytest, "tests/test_site.py"]],
+    }[step]
+
+
+def _step(name: str, env: dict[str, str]) -> int:
+    print(f"== {name}", flush=True)
+    for command in _commands(name):
+        if status := subprocess.run(command, cwd=ROOT, env=env).returncode:
+            print(f"FAILED: {name}", file=sys.stderr)
+            return status
     return 0
+
+
+def _side_by_side(behind: str, shown: str, env: dict[str, str]) -> int:
+    """Two steps at once, a thread each: less time than one after the other with all threads."""
+    env = env | {"OMP_NUM_THREADS": "1"}
+    (command,) = _commands(behind)
+    with tempfile.TemporaryFile() as said:
+        other = subprocess.Popen(command, cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT)
+        status = _step(shown, env)
+        other_status = other.wait()
+        said.seek(0)
+        print(f"== {behind}\n{said.read().decode(errors='replace')}", flush=True)
+    if other_status:
+        print(f"FAILED: {behind}", file=sys.stderr)
+    return status or other_status

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from course import address, frontpage
 from vit_helpers import cli, tasks
@@ -19,13 +19,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.mark.parametrize("stem", frontpage.PICTURES)
 def test_the_picture_is_the_one_in_the_saved_output(stem):
-    stored = (ROOT / "docs" / "pictures" / f"{stem}.png").read_bytes()
+    stored = (ROOT / "docs" / "pictures" / f"{stem}.webp").read_bytes()
     content, words = frontpage.picture(ROOT, stem)
-    pictures = [Image.open(io.BytesIO(png)).convert("RGB") for png in (stored, content)]
+    pictures = [Image.open(io.BytesIO(webp)).convert("RGB") for webp in (stored, content)]
     assert pictures[0].size == pictures[1].size
-    assert pictures[0].tobytes() == pictures[1].tobytes()
+    # Another release of the encoder may round otherwise; another figure differs far more.
+    assert max(ImageStat.Stat(ImageChops.difference(*pictures)).mean) < 2
     assert len(stored) < 80_000
-    assert f"![{words}](docs/pictures/{stem}.png)" in README
+    assert f"![{words}](docs/pictures/{stem}.webp)" in README
 
 
 def test_the_tables_are_those_that_refresh_writes():

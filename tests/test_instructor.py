@@ -81,10 +81,9 @@ def test_the_minutes_are_kept_by_device_and_notebook(monkeypatch, tmp_path):
     assert list(json.loads(text)["CPU"]) == ["01_a", "02_b"]
 
 
-def test_memory_and_figures_are_kept_by_notebook(monkeypatch, tmp_path):
+def test_memory_is_kept_by_notebook(monkeypatch, tmp_path):
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
-    runner.record_reached([runner.Run("02_b", peak_gib=1.26, figures={"gain": 0.5})])
-    runner.record_reached([runner.Run("01_a"), runner.Run("03_c", error="no")])
-    written = json.loads((tmp_path / "docs" / "reached.json").read_text(encoding="utf-8"))
-    assert list(written) == ["01_a", "02_b"]
-    assert written["02_b"] == {"peak_gib": 1.3, "figures": {"gain": 0.5}}
+    runner.record_memory([runner.Run("02_b", peak_gib=1.26)])
+    runner.record_memory([runner.Run("01_a"), runner.Run("03_c", error="no")])
+    written = json.loads((tmp_path / "docs" / "memory.json").read_text(encoding="utf-8"))
+    assert written == {"01_a": 0.0, "02_b": 1.3}

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -24,21 +25,17 @@ def folder(monkeypatch, tmp_path):
     return tmp_path, add
 
 
-RECORD = """
-import json, os
-with open(os.environ["VIT_REPORT"], "a") as f:
-    f.write(json.dumps({"test accuracy": 0.9}) + "\\n")
-"""
+ON_A_CARD = "print('device Some Card · precision float16')"
 
 
 def test_run_writes_notebook_page_and_table(folder, capsys):
     tmp_path, add = folder
-    add("01_a", "print(6 * 7)", RECORD)
+    add("01_a", "print(6 * 7)", "1")
     assert runner.run(to=tmp_path / "build") == 0
     executed = nbformat.read(tmp_path / "build" / "01_a.ipynb", as_version=4)
     assert executed.cells[0].outputs[0].text == "42\n"
     assert "42" in (tmp_path / "build" / "01_a.html").read_text(encoding="utf-8")
-    assert "test accuracy 0.9" in capsys.readouterr().out
+    assert "01_a" in capsys.readouterr().out
     (timing,) = json.loads((tmp_path / "build" / "timings.json").read_text())
     assert timing["notebook"] == "01_a"
     assert list(timing["seconds"]) == [cell.id for cell in executed.cells]
@@ -60,7 +57,7 @@ def test_run_says_how_this_machine_compares_with_the_guide(folder, monkeypatch):
 
 def test_run_keeps_the_minutes_of_its_device_when_it_is_told_to(folder, monkeypatch):
     tmp_path, add = folder
-    add("01_a", RECORD.replace('"test accuracy": 0.9', '"device": "Some Card"'))
+    add("01_a", ON_A_CARD)
     updated = []
     monkeypatch.setattr(runner.frontpage, "update", updated.append)
     assert __main__.main(["run", "--to", str(tmp_path / "build")]) == 0
@@ -111,14 +108,31 @@ def test_the_browser_tests_insist_on_a_browser_and_all_does_without(monkeypatch,
         commands.append(command)
         return subprocess.CompletedProcess(command, 0)
 
+    def popen(command, **kwargs):
+        commands.append(command)
+        return SimpleNamespace(wait=lambda: 0)
+
     monkeypatch.setattr(runner, "BROWSERS", ("no-such-browser",))
     monkeypatch.delenv("VIT_BROWSER", raising=False)
     monkeypatch.setattr(runner.subprocess, "run", run)
+    monkeypatch.setattr(runner.subprocess, "Popen", popen)
     assert __main__.main(["test", "browser"]) == 2
     assert "need a Chromium: install Debian's" in capsys.readouterr().err
     assert commands == []
     assert __main__.main(["test"]) == 0
     assert len(commands) == 5 and not [c for c in commands if "browser" in map(str, c)]
+
+
+@pytest.mark.parametrize("which", ["shown", "behind", "none"])
+def test_of_two_steps_at_once_either_may_fail_and_both_are_shown(monkeypatch, capfd, which):
+    def commands(step):
+        return [[sys.executable, "-c", f"print('this is {step}'); exit({int(step == which)})"]]
+
+    monkeypatch.setattr(runner, "_commands", commands)
+    assert runner._side_by_side("behind", "shown", dict(os.environ)) == int(which != "none")
+    shown = capfd.readouterr()
+    assert "this is shown" in shown.out and "this is behind" in shown.out
+    assert shown.err == ("" if which == "none" else f"FAILED: {which}\n")
 
 
 def test_unknown_notebook_and_empty_folder_are_one_sentence(folder, capsys):
