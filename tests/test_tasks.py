@@ -83,6 +83,7 @@ def notebook():
         "pixels": pixels,
         "outputs": outputs,
         "logits": outputs.logits,
+        "attn": torch.stack(outputs.attentions, dim=1),
         "heads": 12,
         "distance": torch.rand(12, 12, generator=generator) * 100,
         "train_set": range(210),
@@ -100,7 +101,7 @@ def notebook():
 
 # The cells before a task in its notebook give some names another meaning.
 SPECIAL = {
-    "TopK": lambda names: {"logits": names["logits"][0]},
+    "Softmax": lambda names: {"logits": names["logits"][0]},
     "ParametersThatLearn": lambda names: {"model": names["frozen"]},
 }
 
@@ -195,7 +196,7 @@ def test_there_are_three_to_five_tasks_in_each_notebook_from_easy_to_hard():
 
 def body(code):
     """A function from the code of its body; `A`, `B`, ... are its arguments."""
-    names = {"torch": torch, "np": np, "models": models}
+    names = {"torch": torch, "np": np, "models": models, "SIX": six_axes, "BINS": calibration}
     return lambda *args: eval(code, names | dict(zip("ABCDE", args, strict=False)))
 
 
@@ -295,10 +296,39 @@ def round_trip(axis=1, top=lambda bits: 2 ** (bits - 1) - 1, how="round", back=T
 
 
 def entropy(code):
-    return body(f"(lambda p: {code})(A[A > 0])")
+    return body(f"(lambda p: {code})(A.clamp(min=1e-12))")
 
 
-HEAD = "A @ B.T / A.shape[-1] ** 0.5"
+def six_axes(pixels, size):
+    return pixels.unflatten(2, (-1, size)).unflatten(4, (-1, size))
+
+
+def calibration(
+    confidence, right, bins, weighted=True, absolute=True, worst=False, last=True, divide=False
+):
+    number = (confidence * bins).long()
+    number = number.clamp(max=bins - 1) if last else number
+    gaps, shares = [], []
+    for b in number.unique():
+        inside = number == b
+        gaps.append(confidence[inside].mean() - right[inside].float().mean())
+        shares.append(inside.float().mean())
+    gaps, shares = torch.stack(gaps), torch.stack(shares)
+    gaps = gaps.abs() if absolute else gaps
+    gaps = gaps / len(gaps) if divide else gaps
+    return gaps.max() if worst else (gaps * shares).sum() if weighted else gaps.mean()
+
+
+def hiding(sign=1, keep=False, first=False, grey=0.0):
+    def hide(pixels, scores, count):
+        flat = sign * (scores[:1].expand_as(scores) if first else scores).flatten(1)
+        mask = torch.zeros_like(flat).scatter(1, flat.topk(count, dim=1).indices, 1.0)
+        mask = torch.nn.functional.interpolate(mask.view_as(scores)[:, None], pixels.shape[-2:])
+        return pixels * (mask if keep else 1 - mask) + grey * mask
+
+    return hide
+
+
 LOWEST = "A.topk(C, dim=1, largest=False).indices == B[:, None]"
 TOP = "A.topk(C, dim=1).indices == B[:, None]"
 
@@ -312,20 +342,13 @@ MISTAKES = {
         (600, "too many"),
         (500.5, "whole number"),
     ],
-    "TopK": [
-        (body("A.argsort()[:B]"), "worst classes"),
-        (body("A.argsort()[-B:]"), "best at the end"),
-        (body("A.sort(descending=True).values[:B]"), "you returned the logits"),
-        (body("A.topk(B)"), "the shape (2, 3)"),
-        (body("A.argsort(descending=True)[:B + 1]"), "returned 4 numbers"),
-        (body("A.argsort(descending=True)[1:B + 1]"), "at least one of these is wrong"),
-        (body("A.abs().argsort(descending=True)[:B]"), "large, but not good"),
-    ],
-    "FindTemperature": [
-        (1.0, "With a temperature of 1 the model says "),
-        (90, "share in percent"),
-        (0, "divide by zero"),
-        (-1, "order of the classes round"),
+    "CutPatches": [
+        (body("A.reshape(len(A), -1, A.shape[1] * B * B)"), "order of memory"),
+        (body("SIX(A, B).permute(0, 4, 2, 1, 3, 5).flatten(3).flatten(1, 2)"), "column by column"),
+        (body("SIX(A, B).permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)"), "change fastest"),
+        (body("SIX(A, B).permute(0, 2, 4, 1, 5, 3).flatten(3).flatten(1, 2)"), "changed places"),
+        (body("torch.nn.functional.unfold(A, B, stride=B)"), "pictures, patches, numbers"),
+        (body("torch.nn.functional.unfold(A, B, stride=B).mT.flip(1)"), "in a wrong place"),
     ],
     "Softmax": [
         (body("(A * B).softmax(-1)"), "should make it less sure"),
@@ -335,6 +358,15 @@ MISTAKES = {
         (body("(A / B).log_softmax(-1)"), "logarithms"),
         (body("(A / B).exp() / (A / B).exp().sum()"), "exp(1000) is infinite"),
         (body("((A - 1) / B).softmax(-1) * 0.9"), "shares sum to 0.9"),
+    ],
+    "CalibrationError": [
+        (body("BINS(A, B, C, weighted=False)"), "counts the same"),
+        (body("BINS(A, B, C, absolute=False)"), "cancel"),
+        (body("(A.mean() - B.float().mean()).abs()"), "Are the bins used?"),
+        (body("BINS(A, B, C, worst=True)"), "largest gap"),
+        (body("BINS(A, B, C, divide=True)"), "once more"),
+        (body("100 * BINS(A, B, C)"), "in percent"),
+        (body("BINS(A, B, C, last=False)"), "but it is"),
     ],
     "EvalTransform": [
         (imagenet, "ImageNet's mean"),
@@ -370,23 +402,15 @@ MISTAKES = {
         (3700, "± 0.97 points, too narrow"),
         (1e12, "more than anyone has"),
     ],
-    "HeadMap": [
-        (body(HEAD), "What turns scores into shares?"),
-        (body(f"({HEAD}).softmax(0)"), "wrong axis"),
-        (body("(A @ B.T).softmax(-1)"), "where is the root of d?"),
-        (body("(A @ B.T / A.shape[-1]).softmax(-1)"), "by d, or by its root"),
-        (body("(B @ A.T / A.shape[-1] ** 0.5).softmax(-1)"), "changed places"),
-        (body("A.T @ B"), "should be (197, 197)"),
-        (body("A @ B"), "raised RuntimeError"),
-    ],
     "EntropyBits": [
-        (entropy("-(p * p.log()).sum()"), "in nats"),
-        (entropy("(p * p.log2()).sum()"), "not below zero"),
-        (entropy("-(p * p.log10()).sum()"), "base 10"),
-        (body("-(A * A.log2()).mean()"), "It is a sum"),
-        (body("-(A * A.log2()).sum()"), "0 * log(0)"),
-        (entropy("2 ** -(p * p.log2()).sum()"), "how many bits"),
-        (body("A"), "one number"),
+        (entropy("-(p * p.log()).sum(-1)"), "in nats"),
+        (entropy("(p * p.log2()).sum(-1)"), "not below zero"),
+        (entropy("-(p * p.log10()).sum(-1)"), "base 10"),
+        (entropy("-(p * p.log2()).mean(-1)"), "It is a sum"),
+        (body("-(A * A.log2()).sum(-1)"), "0 * log(0)"),
+        (entropy("2 ** -(p * p.log2()).sum(-1)"), "how many bits"),
+        (entropy("-(p * p.log2()).sum()"), "each row has its own"),
+        (body("A"), "one number for each row"),
     ],
     "FarthestHead": [
         (lambda d: d.argmax().item(), "counts through all layers"),
@@ -404,6 +428,15 @@ MISTAKES = {
         (rollout(left=False), "wrong order"),
         (rollout(keep=0.0), "where is the identity"),
         (rollout(early=True), "identity first, then divide"),
+    ],
+    "HidePatches": [
+        (body("A"), "nothing was hidden"),
+        (hiding(sign=-1), "least important"),
+        (hiding(keep=True), "all that is left"),
+        (hiding(first=True), "the patches of the first"),
+        (hiding(grey=-1.0), "Grey is 0"),
+        (body("A * (B.flatten(1).argsort(1)[:, :1, None, None] * 0 + 0.5)"), "what they should be"),
+        (body("A[:, :1]"), "the shape of the pixels"),
     ],
     "ParametersThatLearn": [
         ("total", "the whole model"),
@@ -624,11 +657,11 @@ def test_a_function_with_no_arguments_is_told_so(name, notebook):
 
 
 def test_a_function_that_never_returns_is_stopped(notebook):
-    task = make("TopK", notebook)
+    task = make("Softmax", notebook)
     task.limit_seconds = 0.3
     ended = []
 
-    def forever(logits, k):
+    def forever(logits, temperature):
         try:
             while True:
                 pass
@@ -646,9 +679,9 @@ def test_a_function_that_never_returns_is_stopped(notebook):
 def test_a_function_that_cannot_be_stopped_is_left_and_said_so(notebook):
     if sys.gettrace():  # coverage; then Python 3.11 itself waits in each call for the other thread
         pytest.skip("a thread that sleeps cannot be left under a tracer")
-    task = make("TopK", notebook)
+    task = make("Softmax", notebook)
     task.limit_seconds = 0.2
-    verdict = task.verdict(lambda logits, k: time.sleep(60))
+    verdict = task.verdict(lambda logits, temperature: time.sleep(60))
     assert "restart the kernel" in verdict.message
 
 
@@ -664,17 +697,13 @@ def test_an_object_whose_repr_never_ends_is_stopped(notebook):
 
 
 def test_a_function_may_change_its_arguments_and_the_notebook_keeps_its_own(notebook):
-    task = make("TopK", notebook)
+    task = make("Softmax", notebook)
     before = task.logits.clone()
 
-    def greedy(logits, k):
-        found = []
-        for _ in range(k):
-            found.append(logits.argmax())
-            logits[found[-1]] = -float("inf")
-        return found
+    def in_place(logits, temperature):
+        return logits.sub_(logits.max().item()).div_(temperature).softmax(dim=-1)
 
-    assert task.verdict(greedy).state == core.RIGHT
+    assert task.verdict(in_place).state == core.RIGHT
     assert task.logits.equal(before)
 
 
@@ -737,7 +766,7 @@ def test_progress_counts_tries_and_hints_also_when_the_cell_runs_again(fresh, no
     again = make("CountTokens", notebook)
     again.check(...)
     again.hint()
-    make("TopK", notebook).check(None)
+    make("CutPatches", notebook).check(None)
     table = tasks.progress()
     assert table.index.tolist() == ["01.1", "01.2", "01.3", "01.4"]
     assert table["state"].tolist()[:2] == ["right", "not yet"]
@@ -760,11 +789,14 @@ def test_a_notebook_goes_on_with_the_learners_answer_or_with_ours(fresh, noteboo
 
 
 def test_the_time_that_a_task_took_is_told_and_read_back(fresh, notebook, capsys, monkeypatch):
+    def unfold(pixels, size):
+        return torch.nn.functional.unfold(pixels, size, stride=size).transpose(1, 2)
+
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(core, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    first, second = make("CountTokens", notebook), make("TopK", notebook)  # all cells are run
+    first, second = make("CountTokens", notebook), make("CutPatches", notebook)  # all cells are run
     answers = [(first, 576, 60), (first, 577, 240), (first, 577, 300)]
-    for task, answer, clock.now in [*answers, (second, lambda x, k: x.topk(k).indices, 600)]:
+    for task, answer, clock.now in [*answers, (second, unfold, 600)]:
         task.check(answer)
     wrong, right, again, other = capsys.readouterr().out.splitlines()
     assert "time" not in wrong

@@ -1,11 +1,9 @@
-"""Tasks of notebook 03: one head by hand, entropy, the head that looks farthest, rollout."""
+"""Tasks of notebook 03: entropy, the head that looks farthest, rollout, hidden patches."""
 
 import math
-from functools import cached_property
 
 import torch
 
-from .. import models
 from .core import (
     EASY,
     HARD,
@@ -23,167 +21,69 @@ from .core import (
 )
 
 
-class HeadMap(Task):
-    """The attention of one head from its queries and keys."""
-
-    title = "Attention by hand"
-    difficulty = HARD
-    question = """
-        Write the attention of one head. Your function gets the queries `q` and the keys `k` of
-        this head, both of shape (tokens, d): one row a token. It returns the map of shape (tokens,
-        tokens): softmax($Q K^\\top / \\sqrt{d}$), each row summing to one. The check takes q and k
-        out of our model and compares with the model's own maps, to 0.00001.
-        """
-    make = "HeadMap(model, pixels)"
-    stub = """
-def head_map(q, k):
-    return ...  # your code: shape (tokens, tokens)
-"""
-    solution_code = """
-def head_map(q, k):
-    scores = q @ k.T / q.shape[-1] ** 0.5  # each query with each key
-    return scores.softmax(dim=-1)  # over the keys: each row sums to one
-"""
-    hints = (
-        "Compare each query with each key: a matrix product with one of them transposed.",
-        "Divide by the root of d, the length of a query. Then softmax over the keys.",
-        "q @ k.T has a row for each query. dim=-1 is the axis of the keys.",
-    )
-
-    def __init__(self, model, pixels):
-        super().__init__()
-        self.model, self.pixels = model, pixels[:1]
-
-    @cached_property
-    def parts(self):
-        """Queries, keys and attentions of the model, by layer and head."""
-        return queries_keys_attentions(self.model, self.pixels)
-
-    def _judge(self, answer):
-        head_map = function(answer)
-        layers, heads = self.model.config.num_hidden_layers, self.model.config.num_attention_heads
-        queries, keys, attentions = self.parts
-        for layer, head in ((0, 0), (layers // 2, heads // 2), (layers - 1, heads - 1)):
-            q, k, truth = (part[layer][head] for part in (queries, keys, attentions))
-            case = f"layer {layer}, head {head}"
-            result = call(head_map, q, k, case=case)
-            got = shaped(result, truth.shape, case, "one row a query, one column a key")
-            if close(got, truth, 1e-5):
-                continue
-            d, scores = q.shape[-1], q @ k.T
-            row = f"With {case} your first row sums to {got[0].sum():.4f}"
-            largest = f"With {case} your largest weight is {got.max():.4f}"
-            mistakes = {
-                f"{row}: those are the scores. What turns scores into shares?": scores / d**0.5,
-                f"{row}, your first column to 1: softmax went along the wrong axis.": (
-                    (scores / d**0.5).softmax(dim=0)
-                ),
-                f"{row}, but where is the root of d? {largest}.": scores.softmax(dim=-1),
-                f"{largest}. Did you divide by d, or by its root?": (scores / d).softmax(dim=-1),
-                f"{row}, but the queries and keys have changed places.": (
-                    (scores.T / d**0.5).softmax(dim=-1)
-                ),
-            }
-            recognise(got, mistakes, 1e-5)
-            away = (got - truth).abs().max()
-            raise Wrong(f"{row} and your map is up to {away:.4f} away from the model's own.")
-        return "Your map is the model's own: that is all there is to the weights of a head."
-
-
-def queries_keys_attentions(model, pixels):
-    """What each head of a ViT computes for one picture.
-
-    Args:
-        model: A ViT loaded with `attn_implementation="eager"`.
-        pixels: Shape (1, 3, H, W).
-
-    Returns:
-        Three tensors on the CPU: queries and keys of shape (layers, heads, tokens, d), and the
-        attentions of shape (layers, heads, tokens, tokens).
-    """
-    seen = {"q": [], "k": []}
-    hooks = []
-    for block in models.blocks(model):
-        for name, module in block.named_modules():
-            # transformers 5 says q_proj and k_proj; before, it was query and key.
-            for letter, ends in (("q", ("q_proj", "query")), ("k", ("k_proj", "key"))):
-                if name.endswith(ends):
-                    keep = seen[letter]
-                    hooks.append(
-                        module.register_forward_hook(lambda m, i, o, to=keep: to.append(o))
-                    )
-    try:
-        with torch.no_grad():
-            attentions = model(pixel_values=pixels, output_attentions=True).attentions
-    finally:
-        for hook in hooks:
-            hook.remove()
-    heads = model.config.num_attention_heads
-    queries, keys = (
-        torch.cat(seen[letter]).unflatten(-1, (heads, -1)).transpose(1, 2).float().cpu()
-        for letter in ("q", "k")
-    )
-    return queries, keys, torch.cat(attentions).float().cpu()
-
-
 class EntropyBits(Task):
-    """Entropy of a row of attention, with zeros in it."""
+    """Entropy of rows of attention, with zeros in them."""
 
     title = "How many places does a head look at?"
     difficulty = MEDIUM
+    minutes = 7
     question = """
-        Write the entropy of one row of attention, in bits: $-\\sum_i p_i \\log_2 p_i$. A row can
-        hold exact zeros. They add nothing to the entropy, although $\\log 0$ is infinite. Your
-        function gets a row of shape (tokens,) and returns one number.
+        Write the entropy of rows of attention, in bits: $-\\sum_i p_i \\log_2 p_i$ along the last
+        axis. A row can hold exact zeros. They add nothing to the entropy, although $\\log 0$ is
+        infinite. Your function gets rows of shape (..., tokens) and returns shape (...): one number
+        for each row. The next cell calls it with all rows of all heads.
         """
-    make = "EntropyBits(outputs.attentions)"
+    make = "EntropyBits(attn)"
     stub = """
-def entropy_bits(row):
-    return ...  # your code: one number, in bits
+def entropy_bits(rows):
+    return ...  # your code: one number for each row, in bits
 """
     solution_code = """
-def entropy_bits(row):
-    p = row[row > 0]  # a weight of zero adds nothing
-    return -(p * p.log2()).sum()
+def entropy_bits(rows):
+    logs = rows.clamp(min=1e-12).log2()  # a weight of zero then gives 0 * -40 = 0
+    return -(rows * logs).sum(dim=-1)
 """
     hints = (
         "What does a row give that spreads evenly over 16 tokens? log2(16) = 4 bits.",
-        "0 times minus infinity is NaN in a computer. Which weights can you leave out?",
-        "row[row > 0] keeps the others. torch.log2 counts in bits, torch.log does not.",
+        "0 times minus infinity is NaN in a computer. What if no number is quite zero when you "
+        "take the logarithm?",
+        "rows.clamp(min=1e-12).log2() is finite. torch.log2 counts in bits, torch.log does not.",
     )
 
-    def __init__(self, attentions):
+    def __init__(self, attn):
         super().__init__()
-        self.row = attentions[-1][0, 0, 0].detach().float().cpu()
+        self.rows = attn[:1, -1, :2].detach().float().cpu()
 
     def _judge(self, answer):
         entropy_bits = function(answer)
         even = torch.zeros(197)
         even[:16] = 1 / 16
-        rows = {
-            "a real row of the last layer": self.row,
+        cases = {
+            "real rows of the last layer": self.rows,
             "a row spread evenly over 8 tokens": torch.full((8,), 1 / 8),
             "a row spread evenly over 16 of 197 tokens": even,
-            "a row with all weight on one token": torch.eye(5)[2],
+            "rows with all weight on one token": torch.eye(5)[1:3],
         }
-        for case, row in rows.items():
-            truth = torch.special.entr(row).sum() / torch.log(torch.tensor(2.0))
-            result = call(entropy_bits, row, case=case)
+        for case, rows in cases.items():
+            truth = torch.special.entr(rows).sum(dim=-1) / math.log(2)
+            result = call(entropy_bits, rows, case=case)
             if has_nan(result):
                 raise Wrong(f"With {case} your function returned NaN: 0 * log(0) is no number.")
-            got = shaped(result, (), case, "one number")
-            said = f"With {case} your function returned {got:.4f}"
+            if isinstance(result, torch.Tensor) and result.ndim == 0 and rows.ndim > 1:
+                raise Wrong(f"With {case} you returned one number, but each row has its own.")
+            got = shaped(result, truth.shape, case, "one number for each row")
+            said = f"With {case} your function returned {got.flatten()[0]:.4f}"
             mistakes = {
                 f"{said}, in nats: the logarithm has another base than 2.": truth * 0.693147,
                 f"{said}, with a logarithm of base 10.": truth * 0.30103,
                 f"{said}. Entropy is not below zero: a logarithm of a share is.": -truth,
-                f"{said}: divided by the number of tokens. It is a sum.": truth / len(row),
+                f"{said}: divided by the number of tokens. It is a sum.": truth / rows.shape[-1],
                 f"{said}. That is how many tokens; how many bits is that?": 2**truth,
             }
             if close(got, truth, 1e-3):
                 continue
             recognise(got, mistakes, 1e-3)
-            raise Wrong(f"{said}, but it is {'more' if truth > got else 'less'}.")
+            raise Wrong(f"{said}, but it is {truth.flatten()[0]:.4f}.")
         return (
             "A row with h bits is as undecided as one spread evenly over 2 to the power h tokens."
         )
@@ -203,9 +103,10 @@ class FarthestHead(Task):
 
     title = "Which head looks farthest?"
     difficulty = EASY
+    minutes = 4
     question = """
-        Each dot on the left of the figure is a head. Which one looks farthest? The distances are in
-        `distance`, of shape (layers, heads), with NaN for a head that has none;
+        Each full dot on the left of the figure is a head. Which one looks farthest? The distances
+        are in `distance`, of shape (layers, heads), with NaN for the heads that were left out;
         `distance.nan_to_num(0)` puts 0 there. Answer with a pair: `(layer, head)`.
         """
     make = "FarthestHead(distance)"
@@ -247,7 +148,7 @@ class FarthestHead(Task):
             raise Wrong(f"There is no ({layer}, {head}): {layers} layers, {heads} heads, from 0.")
         there = self.distance[layer, head].item()
         if math.isnan(there):
-            raise Wrong(f"({layer}, {head}) has no distance: it looks at [CLS] alone.")
+            raise Wrong(f"({layer}, {head}) was left out: it gives nearly everything to a sink.")
         if (layer, head) == divmod(nearest, heads):
             raise Wrong(f"({layer}, {head}) looks {there:.0f} pixels far: the nearest.")
         raise Wrong(f"({layer}, {head}) looks {there:.1f} pixels far. Another one looks farther.")
@@ -258,14 +159,16 @@ class RolloutMax(Task):
 
     title = "Rollout with the strongest head"
     difficulty = HARD
+    minutes = 10
     question = """
-        Above, the heads were averaged. Write rollout with the **maximum** over the heads. Your
-        function gets the attention of one picture, of shape (layers, heads, tokens, tokens), and
-        returns shape (tokens, tokens). Use the same steps as above: half of the attention, half of
-        the identity. After a maximum the rows no longer sum to one, so divide each row of that
-        half-and-half mixture by its sum, before the next layer.
+        Above, the heads were averaged. Write rollout with the **maximum** over the heads; the
+        figure below shows yours beside the others. Your function gets the attention of one
+        picture, of shape (layers, heads, tokens, tokens), and returns shape (tokens, tokens). Use
+        the same steps as above: half of the attention, half of the identity. After a maximum the
+        rows no longer sum to one, so divide each row of that half-and-half mixture by its sum,
+        before the next layer.
         """
-    make = "RolloutMax(outputs.attentions)"
+    make = "RolloutMax(attn)"
     stub = """
 def rollout_max(attn):
     return ...  # your code: shape (tokens, tokens)
@@ -281,20 +184,20 @@ def rollout_max(attn):
     return mixed
 """
     hints = (
-        "Take the loop of step 7 and change what is done to the heads. amax(dim=0) is the maximum.",
+        "Take the function above and change what is done to the heads. amax(dim=0) is the maximum.",
         "Which axis is a row's? In a[i, j], row i is summed over j, the last axis.",
         "The later layer stands on the left: mixed = a @ mixed.",
     )
 
-    def __init__(self, attentions):
+    def __init__(self, attn):
         super().__init__()
-        self.attentions = torch.cat([a[:1] for a in attentions]).detach().float().cpu()
+        self.attn = attn[0].detach().float().cpu()
 
     def _judge(self, answer):
         rollout_max = function(answer)
         cases = {
             "3 layers of 2 heads and 5 tokens": random(3, 2, 5, 5).mul(2).softmax(dim=-1),
-            "the attention of this picture": self.attentions,
+            "the attention of the first picture": self.attn,
         }
         for case, attn in cases.items():
             truth = rollout(attn)
@@ -338,4 +241,84 @@ def rollout(attn, heads="max", normalise=-1, later_left=True, keep=0.5, early=Fa
     return mixed
 
 
-TASKS = register("03_attention", [HeadMap, EntropyBits, FarthestHead, RolloutMax])
+class HidePatches(Task):
+    """Pictures without their most important patches."""
+
+    title = "Hide the most important patches"
+    difficulty = MEDIUM
+    minutes = 9
+    question = """
+        Write the function that the measurement below stands on. `hide` gets a batch of pictures as
+        `pixels` of shape (pictures, 3, height, width), a map for each as `scores` of shape
+        (pictures, rows, columns), and a number `count`. It returns the pictures, with the `count`
+        patches of the highest score set to 0, the grey in the middle of the model's values. All
+        other pixels stay as they are.
+        """
+    make = "HidePatches()"
+    stub = """
+def hide(pixels, scores, count):
+    return ...  # your code: shape (pictures, 3, height, width)
+"""
+    solution_code = """
+def hide(pixels, scores, count):
+    flat = scores.flatten(1)  # (pictures, patches)
+    best = flat.topk(count, dim=1).indices
+    hidden = torch.zeros_like(flat).scatter(1, best, 1.0).view_as(scores)
+    # Each patch as large as its square of pixels, and one mask for all three channels.
+    hidden = torch.nn.functional.interpolate(hidden[:, None], size=pixels.shape[-2:])
+    return pixels * (1 - hidden.to(pixels))
+"""
+    hints = (
+        "scores.flatten(1).topk(count, dim=1).indices names the patches to hide in each picture.",
+        "Make a mask of the shape of `scores`, 1 where a patch is hidden: scatter writes the ones.",
+        "torch.nn.functional.interpolate(mask[:, None], size=pixels.shape[-2:]) enlarges the mask "
+        "to the pixels. What must they be multiplied with?",
+    )
+
+    def _judge(self, answer):
+        hide = function(answer)
+        scores = torch.stack([random(14 * 14, seed=s).view(14, 14) for s in (1, 2)])
+        cases = [
+            (random(1, 3, 6, 8).abs() + 1, torch.arange(12.0).view(1, 3, 4), 5),
+            (random(2, 3, 224, 224) + 9, scores, 40),
+            (random(2, 3, 224, 224) + 9, scores, 0),
+        ]
+        for pixels, maps, count in cases:
+            case = f"{len(pixels)} pictures, {maps[0].numel()} patches each, and count = {count}"
+            result = call(hide, pixels, maps, count, case=case)
+            got = shaped(result, pixels.shape, case, "the shape of the pixels")
+            truth = pixels * (1 - masked(maps, count, pixels))
+            if close(got, truth, 1e-5):
+                continue
+            zeros = got.eq(0).all(dim=1).double().mean() * maps[0].numel()
+            mistakes = {
+                f"With {case} nothing was hidden.": pixels,
+                f"With {case} the least important patches were hidden.": (
+                    pixels * (1 - masked(-maps, count, pixels))
+                ),
+                f"With {case} the most important patches are all that is left. Hide them.": (
+                    pixels * masked(maps, count, pixels)
+                ),
+                f"With {case} the second picture lost the patches of the first.": (
+                    pixels * (1 - masked(maps[:1].expand_as(maps), count, pixels))
+                ),
+                f"With {case} the patches became black, at -1. Grey is 0.": (
+                    pixels * (1 - masked(maps, count, pixels)) - masked(maps, count, pixels)
+                ),
+            }
+            recognise(got, mistakes, 1e-5)
+            raise Wrong(
+                f"With {case} about {zeros:.0f} patches are grey in your pictures, and some "
+                "pixels are not what they should be. Are the right patches hidden, and whole?"
+            )
+        return "What was hidden is grey now. How far does the probability of the class fall?"
+
+
+def masked(maps: torch.Tensor, count: int, pixels: torch.Tensor) -> torch.Tensor:
+    """1 on the pixels of the `count` highest patches, else 0: shape (B, 1, H, W)."""
+    rank = maps.flatten(1).argsort(dim=1, descending=True).argsort(dim=1)
+    mask = (rank < count).view_as(maps)[:, None].float()
+    return torch.nn.functional.interpolate(mask, size=pixels.shape[-2:])
+
+
+TASKS = register("03_attention", [EntropyBits, FarthestHead, RolloutMax, HidePatches])

@@ -1,4 +1,4 @@
-"""Tasks of notebook 01: tokens, top-k, temperature, softmax."""
+"""Tasks of notebook 01: count tokens, cut patches, a safe softmax, the calibration error."""
 
 import torch
 
@@ -11,7 +11,6 @@ from .core import (
     call,
     close,
     function,
-    number,
     numbers,
     quote,
     random,
@@ -27,6 +26,7 @@ class CountTokens(Task):
 
     title = "More pixels, how many tokens?"
     difficulty = EASY
+    minutes = 3
     question = """
         Predict: how many tokens would this model read if its pictures were 384 x 384 pixels, with
         patches of the same size as above?
@@ -66,114 +66,80 @@ class CountTokens(Task):
         raise Wrong(f"{said} tokens are too {way}. How many patches fit into one row?")
 
 
-class TopK(Task):
-    """Top-k without `torch.topk`."""
+class CutPatches(Task):
+    """A batch of pictures as a batch of flat patches."""
 
-    title = "The best k without topk"
+    title = "Cut a picture into patches"
     difficulty = MEDIUM
+    minutes = 10
     question = """
-        `topk` gave us the five best classes. Write it yourself: `top_k` gets the logits of one
-        picture and a number `k`. It returns the numbers of the `k` best classes, the best first.
-        You may sort, but not call `torch.topk`.
+        Write the cut yourself; the network of step 6 will read what your function returns. `cut`
+        gets `pixels` of shape (pictures, channels, height, width) and the side `size` of a patch.
+        It returns shape (pictures, patches, channels * size * size).
+
+        The patches come row by row from the top left. Inside a patch come all numbers of the first
+        channel, row by row, then those of the second, and so on. Height and width are multiples
+        of `size`.
         """
-    make = "TopK(logits)"
+    make = "CutPatches(pixels)"
     stub = """
-def top_k(logits, k):
-    return ...  # your code: the numbers of k classes, the best first
+def cut(pixels, size):
+    return ...  # your code: shape (pictures, patches, channels * size * size)
 """
     solution_code = """
-def top_k(logits, k):
-    order = logits.argsort(descending=True)  # class numbers, the best first
-    return order[:k]
+def cut(pixels, size):
+    parts = pixels.unflatten(2, (-1, size)).unflatten(4, (-1, size))
+    # (pictures, channels, rows, size, columns, size): bring rows and columns to the front
+    parts = parts.permute(0, 2, 4, 1, 3, 5)
+    return parts.flatten(3).flatten(1, 2)
 """
     hints = (
-        "You want the numbers of the classes, not their logits. Which function sorts numbers?",
-        "argsort gives the places in sorted order. Which end of it holds the best?",
-        "logits.argsort(descending=True), and then a slice.",
+        "pixels.unflatten(2, (-1, size)) splits the height into rows of patches and lines inside "
+        "a patch. The width can be split the same way.",
+        "Six axes now. Put them in order with permute: pictures, rows, columns, channels, lines, "
+        "and last the place inside a line.",
+        "permute(0, 2, 4, 1, 3, 5), then flatten(3) for the numbers of a patch, and flatten(1, 2) "
+        "for the list of patches.",
     )
 
-    def __init__(self, logits):
+    def __init__(self, pixels):
         super().__init__()
-        self.logits = torch.as_tensor(logits).detach().float().cpu().flatten()
+        self.pixels = pixels[:1].detach().float().cpu()
 
     def _judge(self, answer):
-        top_k = function(answer)
-        cases = [(random(10), 3), (-random(6, seed=1).abs() - 1, 2), (random(8, seed=2), 8)]
-        for logits, k in [*cases, (self.logits, 5)]:
-            case = f"{len(logits)} logits and k = {k}"
-            got = numbers(call(top_k, logits, k, case=case), "What your function returned")
-            said = quote(torch.from_numpy(got))
-            order = logits.argsort(descending=True)
-            if got.ndim != 1:
-                raise Wrong(
-                    f"With {case} your function returned the shape {got.shape}, but a plain list "
-                    "of class numbers is wanted. Are the logits in it too?"
-                )
-            if len(got) != k:
-                raise Wrong(f"With {case} your function returned {len(got)} numbers: {said}.")
-            got = torch.from_numpy(got)
-            if close(got, order[:k], 0):
+        cut = function(answer)
+        for pixels, size in ((random(2, 3, 4, 6), 2), (random(1, 2, 6, 9), 3), (self.pixels, 16)):
+            count, channels, height, width = pixels.shape
+            case = f"pixels of shape {tuple(pixels.shape)} and size = {size}"
+            truth = cut_patches(pixels, size)
+            result = call(cut, pixels, size, case=case)
+            got = shaped(result, truth.shape, case, "pictures, patches, numbers of a patch")
+            if close(got, truth, 1e-6):
                 continue
-            if close(got, logits[order[:k]], 1e-4):
-                raise Wrong(f"With {case} you returned the logits {said}, not the class numbers.")
-            if close(got, order[:k].flip(0), 0):
-                raise Wrong(
-                    f"With {case} you returned {said}: the right ones, the best at the end."
-                )
-            if close(got, order.flip(0)[:k], 0):
-                raise Wrong(f"With {case} you returned {said}: those are the worst classes.")
-            if close(got, logits.abs().argsort(descending=True)[:k], 0):
-                raise Wrong(
-                    f"With {case} you returned {said}. A logit of -5 is large, but not good."
-                )
-            raise Wrong(f"With {case} you returned {said}, but at least one of these is wrong.")
-        return "Sorting all classes finds the best; topk only does it faster, without sorting all."
+            six = pixels.unflatten(2, (-1, size)).unflatten(4, (-1, size))
+            mistakes = {
+                f"With {case} the numbers were only counted off in the order of memory: a patch "
+                "then holds whole lines of the picture. Axes must be moved before.": (
+                    pixels.reshape(truth.shape)
+                ),
+                f"With {case} your patches come column by column, but row by row is wanted.": (
+                    six.permute(0, 4, 2, 1, 3, 5).reshape(truth.shape)
+                ),
+                f"With {case} the channels change fastest in your patches; they should change "
+                "slowest.": six.permute(0, 2, 4, 3, 5, 1).reshape(truth.shape),
+                f"With {case} lines and columns have changed places inside of your patches.": (
+                    six.permute(0, 2, 4, 1, 5, 3).reshape(truth.shape)
+                ),
+            }
+            recognise(got, mistakes, 1e-6)
+            share = (got - truth).abs().gt(1e-6).double().mean()
+            raise Wrong(f"With {case} {100 * share:.0f} % of your numbers are in a wrong place.")
+        return "A row of your result is one patch. A linear layer makes a token of it."
 
 
-class FindTemperature(Task):
-    """The temperature at which a model claims 90 %."""
-
-    title = "Make the model sound sure"
-    difficulty = EASY
-    target = 0.9
-    question = """
-        Try numbers: at which temperature does the model say its first class for the
-        photograph with 90 %? The photograph's logits are `logits[0]`. Anything from 89 to 91 %
-        counts.
-        """
-    make = "FindTemperature(logits[0])"
-    stub = "answer = ...  # your answer: a temperature"
-    solution_code = """
-low, high = 0.001, 100.0
-for _ in range(40):  # halve the range until the share fits
-    answer = (low * high) ** 0.5
-    share = (logits[0] / answer).softmax(dim=-1).max()
-    low, high = (answer, high) if share > 0.9 else (low, answer)
-"""
-    hints = (
-        "Compute (logits[0] / 0.5).softmax(dim=-1).max(), and try other numbers than 0.5.",
-        "A smaller temperature makes it surer. Is the share at 1 above or below 90 %?",
-        "Too sure: go half of the way to a larger number. Not sure enough: to a smaller one.",
-    )
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = torch.as_tensor(logits).detach().cpu().double()
-
-    def _judge(self, answer):
-        said = number(answer)
-        if said <= 0:
-            turns = "turns the order of the classes round" if said else "would divide by zero"
-            raise Wrong(f"A temperature of {said:g} {turns}: it must be above 0.")
-        share = (self.logits / said).softmax(dim=-1).max().item()
-        percent = f"{100 * share:.1f} %"
-        if abs(share - self.target) <= 0.0101:
-            return f"{percent}. The order of the classes is the same, and so is the accuracy."
-        if 50 <= said <= 100:
-            raise Wrong(
-                f"{said:g} looks like a share in percent. With it as temperature: {percent}."
-            )
-        raise Wrong(f"With a temperature of {said:g} the model says {percent}, but 90 % is wanted.")
+def cut_patches(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Pictures (B, C, H, W) as patches (B, N, C * size * size), row by row."""
+    return torch.nn.functional.unfold(pixels, size, stride=size).transpose(1, 2)
 
 
 class Softmax(Task):
@@ -181,12 +147,13 @@ class Softmax(Task):
 
     title = "Write softmax, and make it safe"
     difficulty = HARD
+    minutes = 8
     question = """
-        Write softmax with a temperature, without calling one of the library. It gets logits of
-        shape (classes,). The exponential of a number above 88 is too large for 32 bits, but your
-        function must survive logits of 1000.
+        Write softmax with a temperature, without calling one of the library; the figure below is
+        drawn with yours. It gets logits of shape (classes,). The exponential of a number above 88
+        is too large for 32 bits, but your function must survive logits of 1000.
         """
-    make = "Softmax(logits[0])"
+    make = "Softmax(logits)"
     stub = """
 def softmax(logits, temperature):
     return ...  # your code: shape (classes,), sums to one
@@ -259,4 +226,95 @@ def numbers_or_none(result):
         return None
 
 
-TASKS = register("01_classify", [CountTokens, TopK, FindTemperature, Softmax])
+class CalibrationError(Task):
+    """The expected calibration error."""
+
+    title = "One number for calibration"
+    difficulty = MEDIUM
+    minutes = 10
+    question = """
+        Write the expected calibration error; the diagram below shows yours. `ece` gets
+        `confidence` (one number from 0 to 1 for each picture), `right` (True where the answer was
+        right) and the number of `bins`. Split the range from 0 to 1 into bins of equal width. In
+        each bin that holds pictures, take the distance between the mean confidence and the share
+        of right answers. Return the mean of these distances, where each bin counts by its number
+        of pictures. A confidence of exactly 1 belongs to the last bin.
+        """
+    make = "CalibrationError()"
+    stub = """
+def ece(confidence, right, bins):
+    return ...  # your code: one number from 0 to 1
+"""
+    solution_code = """
+def ece(confidence, right, bins):
+    number = (confidence * bins).long().clamp(max=bins - 1)  # the bin of each picture
+    error = 0.0
+    for b in number.unique():
+        inside = number == b
+        gap = confidence[inside].mean() - right[inside].float().mean()
+        error += inside.float().mean() * gap.abs()
+    return error
+"""
+    hints = (
+        "(confidence * bins).long() is the number of each picture's bin. What happens at 1?",
+        "For one bin: inside = number == b picks its pictures, and inside.float().mean() is the "
+        "share of all pictures that it holds.",
+        "Add up share * (mean confidence - mean of right).abs() over the bins.",
+    )
+
+    def _judge(self, answer):
+        ece = function(answer)
+        generator = torch.Generator().manual_seed(0)
+        cases = {
+            "4 pictures and 2 bins": (
+                torch.tensor([0.6, 0.8, 0.9, 0.3]),
+                torch.tensor([True, True, False, True]),
+                2,
+            ),
+            "4 pictures, one of them with confidence 1, and 5 bins": (
+                torch.tensor([1.0, 0.97, 0.45, 0.55]),
+                torch.tensor([True, False, True, True]),
+                5,
+            ),
+            "200 pictures and 10 bins": (
+                torch.rand(200, generator=generator) ** 2,
+                torch.rand(200, generator=generator) < 0.5,
+                10,
+            ),
+        }
+        for case, (confidence, right, bins) in cases.items():
+            truth, others = calibration(confidence, right, bins)
+            result = call(ece, confidence, right, bins, case=case)
+            got = shaped(result, (), case, "one number")
+            if close(got, truth, 1e-5):
+                continue
+            said = f"With {case} your function returned {got:.4f}"
+            mistakes = {f"{said}: {words}": value for words, value in others.items()}
+            recognise(got, mistakes, 1e-5)
+            raise Wrong(f"{said}, but it is {truth:.4f}.")
+        return "0 would mean: of all answers given with 70 %, exactly 70 % are right."
+
+
+def calibration(confidence, right, bins: int):
+    """The expected calibration error, and what typical mistakes give: `(error, {words: value})`."""
+    number = (confidence * bins).long().clamp(max=bins - 1)
+    gaps, shares = [], []
+    for b in number.unique():
+        inside = number == b
+        gaps.append(confidence[inside].double().mean() - right[inside].double().mean())
+        shares.append(inside.double().mean())
+    gaps, shares = torch.stack(gaps), torch.stack(shares)
+    others = {
+        "each bin counts the same in it, however few pictures it holds.": gaps.abs().mean(),
+        "gaps of different signs cancel in it. Take their absolute values.": (shares * gaps).sum(),
+        "that is the accuracy, taken off the mean confidence. Are the bins used?": (
+            confidence.double().mean() - right.double().mean()
+        ).abs(),
+        "that is the largest gap, but the mean is wanted.": gaps.abs().max(),
+        "it has been divided by the number of bins once more.": (shares * gaps.abs()).mean(),
+        "in percent. Leave it between 0 and 1.": 100 * (shares * gaps.abs()).sum(),
+    }
+    return (shares * gaps.abs()).sum(), others
+
+
+TASKS = register("01_classify", [CountTokens, CutPatches, Softmax, CalibrationError])
