@@ -834,8 +834,8 @@ def test_a_head_without_a_distance_is_neither_the_farthest_nor_the_nearest(capsy
     distance = torch.tensor([[float("nan"), 40.0], [10.0, 90.0]])
     task = tasks.attention.FarthestHead(distance)
     for answer, words in [
-        ((1, 1), "✓ Task 03.3: right. Head 1 of layer 1 looks 90 pixels far."),
-        ((0, 0), "(0, 0) has no distance"),
+        ((1, 1), "✓ Task 03.2: right. Head 1 of layer 1 looks 90 pixels far."),
+        ((0, 0), "(0, 0) was left out"),
         ((1, 0), "(1, 0) looks 10 pixels far: the nearest."),
     ]:
         task.check(answer)

@@ -16,8 +16,11 @@ from .attention import (
 from .classify import (
     as_grid_of_patches,
     picture_to_patches,
+    position_similarity,
+    reliability,
     temperature,
     top_classes,
+    vit_diagram,
 )
 from .finetune import (
     answers,

@@ -1,8 +1,21 @@
-"""Figures of notebook 01: a picture, its patches, its classes, how sure the model is."""
+"""Figures of notebook 01: a picture, its patches, the network, its classes, how sure it is."""
 
 import numpy as np
 
-from .shared import BLUE, PALETTE, Plot, as_array, finish, new_plot, percent, thumbnail
+from .shared import (
+    BLACK,
+    BLUE,
+    ORANGE,
+    PALETTE,
+    SKY,
+    Plot,
+    as_array,
+    as_numpy,
+    finish,
+    new_plot,
+    percent,
+    thumbnail,
+)
 
 
 def as_grid_of_patches(patches, grid: tuple[int, int], gap: int = 3) -> np.ndarray:
@@ -34,7 +47,8 @@ def picture_to_patches(picture, seen, patches, grid: tuple[int, int]) -> Plot:
         f"as tokens: {columns} x {rows} = {len(patches)} patches",
     )
     sheet = as_grid_of_patches(patches, grid)
-    for ax, shown, title in zip(axes, (picture, seen, sheet), titles, strict=True):
+    shown_as = (thumbnail(picture, 480), seen, sheet)
+    for ax, shown, title in zip(axes, shown_as, titles, strict=True):
         ax.imshow(as_array(shown))
         ax.set_title(title, fontsize=10)
         ax.axis("off")
@@ -46,6 +60,128 @@ def picture_to_patches(picture, seen, patches, grid: tuple[int, int]) -> Plot:
     )
 
 
+# --- the network as a diagram --------------------------------------------------------------------
+
+
+def vit_diagram(config) -> Plot:
+    """The whole network in boxes, with the sizes of a model; below it one block from the inside.
+
+    Args:
+        config: The configuration of a ViT: `model.config`.
+    """
+    size, patch, width = config.image_size, config.patch_size, config.hidden_size
+    count, depth = (size // patch) ** 2, config.num_hidden_layers
+    plot, ax = new_plot(size=(9, 4.1))
+    ax.set_xlim(-0.5, 100.5)
+    ax.set_ylim(0, 46)
+    ax.axis("off")
+
+    steps = (
+        (f"picture\n3 x {size} x {size}", 13, "white"),
+        (f"cut into {count}\npatches of\n{patch} x {patch}", 13, "white"),
+        (f"linear layer\n{3 * patch**2} → {width}", 14, SKY),
+        ("[CLS] in front,\npositions\nadded", 15, SKY),
+        (f"{depth} blocks\n{1 + count} x {width}", 12, ORANGE),
+        ("LayerNorm,\n[CLS] alone", 13, "white"),
+        (f"head\n{width} → {config.num_labels}\nlogits", 11, SKY),
+    )
+    gap = (100 - sum(step[1] for step in steps)) / (len(steps) - 1)
+    left, middle = 0.0, 0.0
+    for i, (text, wide, colour) in enumerate(steps):
+        if i:
+            _arrow(ax, (left - gap, 38), (left, 38))
+        _box(ax, left, 33, wide, 10, text, colour)
+        middle = left + wide / 2 if colour == ORANGE else middle
+        left += wide + gap
+
+    # One block: two branches, each with LayerNorm in front and a skip connection around it.
+    _box(ax, 2, 1, 96, 24, "", "white", edge=ORANGE)
+    ax.text(4, 22, "one block", fontsize=10, color=BLACK, va="center", weight="bold")
+    for x, edge in ((3, middle - 6), (97, middle + 6)):
+        ax.plot((edge, x), (33, 25), color=ORANGE, linewidth=1, linestyle=":")
+    inside = (
+        ("LayerNorm", 9, 12, "white"),
+        (f"attention\n{config.num_attention_heads} heads", 24, 16, SKY),
+        ("+", 44, 4, "white"),
+        ("LayerNorm", 54, 12, "white"),
+        (f"MLP\n{width} → {config.intermediate_size} → {width}", 69, 18, SKY),
+        ("+", 90, 4, "white"),
+    )
+    end = 2.0
+    for text, x, wide, colour in inside:
+        _arrow(ax, (end, 9), (x, 9))
+        _box(ax, x, 6 if text != "+" else 7, wide, 6 if text != "+" else 4, text, colour)
+        end = x + wide
+    _arrow(ax, (end, 9), (98, 9))
+    for start, stop in ((5, 46), (51, 92)):  # the skip connections
+        ax.plot((start, start, stop), (9, 17, 17), color=BLACK, linewidth=1.2)
+        _arrow(ax, (stop, 17), (stop, 11))
+        ax.text((start + stop) / 2, 18.5, "skip connection", ha="center", fontsize=9)
+    return finish(
+        plot,
+        f"The network as a row of boxes: a picture of {size} by {size} pixels is cut into {count} "
+        f"patches, a linear layer makes {width} numbers of each, [CLS] and positions are added, "
+        f"{depth} blocks follow, then LayerNorm, and a head that reads [CLS] and gives "
+        f"{config.num_labels} logits. Below, one block: LayerNorm, attention with "
+        f"{config.num_attention_heads} heads, a plus; LayerNorm, MLP, a plus. A skip connection "
+        "leads around each half to its plus.",
+    )
+
+
+def _box(ax, x, y, width, height, text, colour, edge=BLACK) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    shape = "round,pad=0,rounding_size=1"
+    ax.add_patch(
+        FancyBboxPatch((x, y), width, height, boxstyle=shape, facecolor=colour, edgecolor=edge)
+    )
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9)
+
+
+def _arrow(ax, start, end) -> None:
+    style = {"arrowstyle": "-|>", "color": BLACK, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", end, start, arrowprops=style)
+
+
+def position_similarity(similarity, grid: tuple[int, int], step: int = 3) -> Plot:
+    """How similar the position vector of some places is to those of all places.
+
+    Args:
+        similarity: Shape (N, N) for N patches: cosine similarities.
+        grid: `(rows, columns)` of patches.
+        step: Every how many rows and columns a place is shown.
+    """
+    rows, columns = grid
+    values = as_numpy(similarity).reshape(rows, columns, rows, columns)
+    ys, xs = range(step // 2, rows, step), range(step // 2, columns, step)
+    plot, axes = new_plot(len(ys), len(xs), size=(6.4, 5.6), squeeze=False)
+    apart = values[~np.eye(rows * columns, dtype=bool).reshape(values.shape)]
+    low, high = apart.min(), apart.max()  # a place with itself is always 1
+    for y, line in zip(ys, axes, strict=True):
+        for x, ax in zip(xs, line, strict=True):
+            shown = ax.imshow(values[y, x], cmap="viridis", vmin=low, vmax=high)
+            ax.plot(x, y, "o", color="white", markerfacecolor="none", markersize=8)
+            ax.set_xticks([])
+            ax.set_yticks([])
+            if y == ys[0]:
+                ax.set_title(f"column {x + 1}", fontsize=9)
+            if x == xs[0]:
+                ax.set_ylabel(f"row {y + 1}", fontsize=9)
+    plot.colorbar(shown, ax=axes, label="cosine similarity", shrink=0.8)
+    y, x = ys[len(ys) // 2], xs[len(xs) // 2]
+    near = values[y, x, y, x + 1]
+    far = values[y, x, 0, 0]
+    return finish(
+        plot,
+        f"{len(ys) * len(xs)} maps of {rows} by {columns} places: how similar the position vector "
+        f"of one place is to those of all others. For row {y + 1}, column {x + 1} it is "
+        f"{near:.2f} with its neighbour on the right and {far:.2f} with the corner above left.",
+    )
+
+
+# --- answers and how sure they are ---------------------------------------------------------------
+
+
 def top_classes(picture, top: list) -> Plot:
     """A picture beside the bars of its most probable classes.
 
@@ -54,13 +190,12 @@ def top_classes(picture, top: list) -> Plot:
         top: `(name of the class, probability)`, best first, as from `models.top_classes`.
     """
     plot, (left, right) = new_plot(1, 2, size=(9, 3), width_ratios=(1, 1.5))
-    left.imshow(as_array(thumbnail(picture, 320)))
+    left.imshow(as_array(thumbnail(picture, 480)))
     left.axis("off")
     names = [name.split(",")[0] for name, _ in top]  # ImageNet lists synonyms after a comma
     shares = np.array([share for _, share in top])
-    places = np.arange(len(names))
-    bars = right.barh(places, 100 * shares, color=BLUE)
-    right.set_yticks(places, names, fontsize=10)
+    bars = right.barh(range(len(names)), 100 * shares, color=BLUE)
+    right.set_yticks(range(len(names)), names, fontsize=10)
     right.invert_yaxis()
     right.bar_label(bars, [percent(s) for s in shares], padding=3, fontsize=9)
     right.set_xlim(0, 118)
@@ -79,7 +214,7 @@ def temperature(temperatures, probabilities, names: list[str]) -> Plot:
         probabilities: Shape (temperatures, classes), values 0..1.
         names: The classes, most probable first; at most six.
     """
-    plot, ax = new_plot(size=(6.5, 3.6))
+    plot, ax = new_plot(size=(7, 3.6))
     percents = 100 * np.asarray(probabilities)
     styles = ("o-", "s--", "^-.", "D:", "v-", "P--")
     for i, name in enumerate(names):
@@ -99,4 +234,53 @@ def temperature(temperatures, probabilities, names: list[str]) -> Plot:
         f"Lines of the probability of {len(names)} classes against temperature. That of "
         f"{names[0].split(',')[0]} goes from {percent(first)} at {temperatures[0]:g} to "
         f"{percent(last)} at {temperatures[-1]:g}.",
+    )
+
+
+def reliability(confidence, right, bins: int, error: float) -> Plot:
+    """How often answers are right, against how sure the model was of them.
+
+    Args:
+        confidence: Shape (pictures,), the probability of each answer, 0 to 1.
+        right: Shape (pictures,), whether it was right.
+        bins: Into how many parts of equal width the range of confidence is split.
+        error: The expected calibration error, 0 to 1, for the title.
+    """
+    from scipy.stats import binomtest
+
+    confidence, right = as_numpy(confidence), as_numpy(right).astype(bool)
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    plot, (ax, below) = new_plot(2, 1, size=(6, 5.4), height_ratios=(3, 1), sharex=True)
+    edges = 100 * np.arange(bins + 1) / bins
+    ax.plot((0, 100), (0, 100), "--", color=BLACK, linewidth=1, label="as often right as sure")
+    ax.legend(fontsize=9, loc="upper left", frameon=False)
+    words, counts = [], np.bincount(number, minlength=bins)
+    for b in np.flatnonzero(counts):
+        inside = number == b
+        hits, sure = int(right[inside].sum()), 100 * confidence[inside].mean()
+        low, high = binomtest(hits, int(counts[b])).proportion_ci(method="wilson")
+        share = 100 * hits / counts[b]
+        ax.errorbar(
+            sure,
+            share,
+            [[max(0.0, share - 100 * low)], [max(0.0, 100 * high - share)]],
+            fmt="o",
+            color=BLUE,
+            ecolor=BLUE,
+            capsize=3,
+        )
+        words.append(f"{sure:.0f} % sure, {share:.0f} % right of {counts[b]}")
+    below.bar((edges[:-1] + edges[1:]) / 2, counts, width=0.9 * 100 / bins, color=SKY)
+    ax.set_title(f"expected calibration error {100 * float(error):.0f} points", fontsize=10)
+    ax.set_ylabel("answers that are right, in %")
+    ax.set_xlim(0, 100)
+    ax.set_ylim(0, 103)
+    below.set_xlabel("confidence of the answer in %")
+    below.set_ylabel("pictures")
+    for one in (ax, below):
+        one.spines[["top", "right"]].set_visible(False)
+    return finish(
+        plot,
+        f"Reliability diagram of {len(confidence)} pictures in {bins} bins, with 95 % intervals: "
+        f"{'; '.join(words)}. Expected calibration error: {100 * float(error):.0f} points.",
     )

@@ -272,8 +272,8 @@ def ece(confidence, right, bins):
                 2,
             ),
             "4 pictures, one of them with confidence 1, and 5 bins": (
-                torch.tensor([1.0, 0.97, 0.45, 0.55]),
-                torch.tensor([True, False, True, True]),
+                torch.tensor([1.0, 0.85, 0.45, 0.55]),
+                torch.tensor([False, True, True, True]),
                 5,
             ),
             "200 pictures and 10 bins": (
