@@ -11,6 +11,10 @@ from .attention import (
     attention_grid,
     attention_map,
     faithfulness,
+    feature_colours,
+    logit_lens,
+    map_table,
+    sink_heads,
     token_sinks,
 )
 from .classify import (

@@ -1,4 +1,4 @@
-"""Figures of notebook 03: attention maps, heads layer by layer, faithfulness."""
+"""Figures of notebook 03: maps over photographs, heads and layers, what a map is worth."""
 
 import numpy as np
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
@@ -6,7 +6,7 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from .shared import (
     BLACK,
     BLUE,
-    OPACITY,
+    ORANGE,
     PALETTE,
     RED,
     SKY,
@@ -19,18 +19,27 @@ from .shared import (
     thumbnail,
 )
 
+MOST_OPAQUE = 0.85  # of a map over its photograph, where its weight is largest
+
+
+# --- maps over photographs -----------------------------------------------------------------------
+
 
 def _overlay(ax, picture, grid_map, vmax: float):
-    """Draw a map over the whole picture in grey. Returns what a colour bar needs."""
+    """Draw a map over the whole photograph: the larger the weight, the less of it shows through.
+
+    Returns what a colour bar needs.
+    """
     import torch
 
     from .. import attention
 
-    large = attention.upsample(torch.as_tensor(grid_map), (picture.height, picture.width))
+    large = attention.upsample(torch.as_tensor(grid_map), (picture.height, picture.width)).numpy()
     # Both get the same extent: without it, a map of 14 x 14 cells would land in a corner.
     extent = (0, picture.width, picture.height, 0)
-    ax.imshow(np.asarray(picture.convert("L")), cmap="gray", extent=extent)
-    return ax.imshow(large.numpy(), cmap="viridis", vmin=0, vmax=vmax, alpha=OPACITY, extent=extent)
+    ax.imshow(as_array(picture), extent=extent)
+    opacity = MOST_OPAQUE * np.clip(large / vmax, 0, 1)
+    return ax.imshow(large, cmap="viridis", vmin=0, vmax=vmax, alpha=opacity, extent=extent)
 
 
 def attention_map(picture, grid_map, title: str = "") -> Plot:
@@ -42,13 +51,14 @@ def attention_map(picture, grid_map, title: str = "") -> Plot:
         title: Text above all, for example which layer and head.
     """
     percents = 100 * as_numpy(grid_map)
-    picture = thumbnail(picture, 320)
-    plot, axes = new_plot(1, 3, size=(10, 3 * picture.height / picture.width + 0.7))
+    picture = thumbnail(picture, 360)
+    height = min(4.0, 2.5 * picture.height / picture.width) + 0.7
+    plot, axes = new_plot(1, 3, size=(9, height))
     extent = (0, picture.width, picture.height, 0)
     axes[0].imshow(as_array(picture), extent=extent)
     scale = {"cmap": "viridis", "vmin": 0, "vmax": percents.max()}
     shown = axes[1].imshow(percents, extent=extent, **scale)
-    _overlay(axes[2], picture, percents, percents.max())
+    _overlay(axes[2], picture, percents, percents.max() or 1.0)
     rows, columns = percents.shape
     titles = ("picture", f"attention on {rows} x {columns} patches", "laid over the picture")
     for ax, text in zip(axes, titles, strict=True):
@@ -74,12 +84,14 @@ def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Pl
         title: Text above all.
         columns: Maps in a row.
     """
-    picture = thumbnail(picture, 200)
     columns = min(columns, len(maps))
     rows = -(-len(maps) // columns)
-    width = 2.3 if len(maps) <= 8 else 2.0
-    size = (width * columns + 0.9, (width * picture.height / picture.width + 0.5) * rows + 0.3)
-    plot, axes = new_plot(rows, columns, size=size, squeeze=False)
+    width = min(2.6, 8.3 / columns)
+    picture = thumbnail(picture, round(130 * width))
+    height = min(1.4 * width, width * picture.height / picture.width)
+    plot, axes = new_plot(
+        rows, columns, size=(width * columns + 0.7, (height + 0.5) * rows + 0.3), squeeze=False
+    )
     for ax in axes.flat:
         ax.axis("off")
     words = []
@@ -89,9 +101,7 @@ def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Pl
         shown = _overlay(ax, picture, weights / largest, 1.0)
         ax.set_title(f"{name}\nlargest {100 * weights.max():.1f} %", fontsize=9)
         words.append(f"{name} {100 * weights.max():.1f} % in {place(weights)}")
-    bar = plot.colorbar(shown, ax=axes, shrink=0.8, pad=0.02, ticks=(0, 0.5, 1))
-    # One row of maps is lower than the long label.
-    bar.set_label("share of the map's largest weight" if rows > 1 else "share of\nits largest")
+    _share_bar(plot, shown, axes, rows)
     plot.suptitle(title, fontsize=11)
     return finish(
         plot,
@@ -99,84 +109,152 @@ def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Pl
     )
 
 
-def attention_by_layer(distance, bits, *, even_distance: float, even_bits: float) -> Plot:
+def _share_bar(plot, shown, axes, rows: int) -> None:
+    bar = plot.colorbar(shown, ax=axes, shrink=0.8, pad=0.02, ticks=(0, 0.5, 1))
+    # One row of maps is lower than the long label.
+    bar.set_label("share of the map's largest weight" if rows > 1 else "share of\nits largest")
+
+
+def map_table(pictures, columns: dict, titles=None) -> Plot:
+    """Several pictures, one a row, each with the same kinds of maps, one a column.
+
+    Args:
+        pictures: PIL pictures.
+        columns: Name -> maps of shape (pictures, rows, columns); each map is scaled to its own
+            largest weight.
+        titles: A text above each map, by picture and then by column; by default its column's name,
+            in the first row.
+    """
+    pictures = list(pictures)
+    width = min(2.2, 8.2 / (len(columns) + 1))
+    heights = [min(1.3, picture.height / picture.width) for picture in pictures]
+    text = 0.25 if titles is None else 0.5
+    size = (width * (len(columns) + 1) + 0.8, width * sum(heights) + text * len(heights) + 0.3)
+    plot, axes = new_plot(
+        len(pictures), len(columns) + 1, size=size, squeeze=False, height_ratios=heights
+    )
+    words = []
+    for i, (picture, line) in enumerate(zip(pictures, axes, strict=True)):
+        small = thumbnail(picture, round(140 * width))
+        line[0].imshow(as_array(small))
+        for j, (name, maps) in enumerate(columns.items()):
+            weights = as_numpy(maps[i])
+            shown = _overlay(line[j + 1], small, weights / (weights.max() or 1.0), 1.0)
+            if titles is not None or i == 0:
+                title = name if titles is None else titles[i][j]
+                line[j + 1].set_title(title, fontsize=9)
+            where = place(weights)
+            words.append(f"picture {i + 1}, {name if titles is None else titles[i][j]}: {where}")
+        for ax in line:
+            ax.axis("off")
+    _share_bar(plot, shown, axes, len(pictures))
+    return finish(
+        plot,
+        f"{len(pictures)} pictures with {len(columns)} maps each. The largest weight lies in: "
+        f"{'; '.join(words)}.".replace("\n", " "),
+    )
+
+
+def feature_colours(pictures, columns: dict) -> Plot:
+    """Several pictures, one a row, and beside each its patches as colours, one column a layer.
+
+    Args:
+        pictures: PIL pictures.
+        columns: Name -> colours of shape (pictures, rows, columns, 3), 0 to 1.
+    """
+    pictures = list(pictures)
+    width = min(2.2, 8.8 / (len(columns) + 1))
+    heights = [min(1.3, picture.height / picture.width) for picture in pictures]
+    size = (width * (len(columns) + 1), width * sum(heights) + 0.2 * len(heights) + 0.3)
+    plot, axes = new_plot(
+        len(pictures), len(columns) + 1, size=size, squeeze=False, height_ratios=heights
+    )
+    for i, (picture, line) in enumerate(zip(pictures, axes, strict=True)):
+        small = thumbnail(picture, round(140 * width))
+        extent = (0, small.width, small.height, 0)
+        line[0].imshow(as_array(small), extent=extent)
+        for j, (name, colours) in enumerate(columns.items()):
+            line[j + 1].imshow(as_numpy(colours[i]), extent=extent)
+            if i == 0:
+                line[j + 1].set_title(name, fontsize=10)
+        for ax in line:
+            ax.axis("off")
+    return finish(
+        plot,
+        f"{len(pictures)} pictures, and beside each its patches in {len(columns)} columns "
+        f"({', '.join(columns)}): patches with similar vectors have similar colours.",
+    )
+
+
+# --- heads and layers ----------------------------------------------------------------------------
+
+
+def sink_heads(to_cls, to_patch) -> Plot:
+    """Which heads give most of their weight to one token: [CLS], or a single patch.
+
+    Args:
+        to_cls: Shape (layers, heads): the share that [CLS] gets, 0 to 1.
+        to_patch: Shape (layers, heads): the share of the patch that gets most.
+    """
+    parts = {"[CLS]": 100 * as_numpy(to_cls), "one single patch": 100 * as_numpy(to_patch)}
+    plot, axes = new_plot(1, 2, size=(9, 3.9), sharey=True)
+    for ax, (name, percents) in zip(axes, parts.items(), strict=True):
+        shown = ax.imshow(percents, cmap="viridis", vmin=0, vmax=100)
+        ax.set_title(f"weight that goes to {name}", fontsize=10)
+        ax.set_xlabel("head")
+        ax.set_xticks(range(percents.shape[1]))
+        ax.set_yticks(range(percents.shape[0]))
+    axes[0].set_ylabel("layer")
+    plot.colorbar(shown, ax=axes, label="% of the head's attention", pad=0.02)
+    counts = {name: int((percents > 50).sum()) for name, percents in parts.items()}
+    words = " and ".join(f"{count} to {name}" for name, count in counts.items())
+    return finish(
+        plot,
+        f"Two tables of {percents.shape[0]} layers by {percents.shape[1]} heads. Heads that give "
+        f"more than half of their attention to one token: {words}.",
+    )
+
+
+def attention_by_layer(distance, bits, sinks, *, even_distance: float, even_bits: float) -> Plot:
     """Mean attention distance and entropy of every head, layer by layer.
 
     Args:
         distance: Shape (layers, heads), in pixels; NaN where a head has none.
         bits: Shape (layers, heads), entropy in bits.
+        sinks: Shape (layers, heads): heads that give most to one token. They are hollow.
         even_distance: The distance of attention that is spread evenly, for comparison.
         even_bits: Its entropy.
     """
-    plot, axes = new_plot(1, 2, size=(11, 3.8))
-    values = (as_numpy(distance), as_numpy(bits))
+    distance, bits, sinks = as_numpy(distance), as_numpy(bits), as_numpy(sinks).astype(bool)
+    plot, axes = new_plot(1, 2, size=(9, 3.7))
     labels = ("mean attention distance in pixels", "entropy in bits")
-    evens = (even_distance, even_bits)
+    values, evens = (distance, bits), (even_distance, even_bits)
     for ax, value, label, even in zip(axes, values, labels, evens, strict=True):
         layers = np.arange(len(value))
-        for head in range(value.shape[1]):
-            ax.plot(layers, value[:, head], "o", color=BLUE, alpha=0.55, markersize=5)
-        ax.plot(layers, np.nanmean(value, axis=1), "-", color=RED, label="mean of the heads")
-        ax.axhline(even, color=BLACK, linestyle="--", linewidth=1, label="attention spread evenly")
+        x = np.broadcast_to(layers[:, None], value.shape)
+        ax.plot(x[~sinks], value[~sinks], "o", color=BLUE, alpha=0.6, ms=5, label="a head")
+        style = {"color": ORANGE, "markerfacecolor": "none", "markersize": 6}
+        if np.isfinite(value[sinks]).any():
+            ax.plot(x[sinks], value[sinks], "o", label="gives most to one token", **style)
+        rest = np.where(sinks, np.nan, value)
+        some = np.isfinite(rest).any(axis=1)
+        means = [np.nanmean(line) for line in rest[some]]
+        ax.plot(layers[some], means, "-", color=RED, label="mean of the full dots")
+        ax.axhline(even, color=BLACK, linestyle="--", linewidth=1, label="spread evenly")
         ax.set_xlabel("layer")
         ax.set_ylabel(label)
         ax.set_xticks(layers)
-        ax.set_ylim(0, 1.08 * max(even, np.nanmax(value)))
+        ax.set_ylim(-0.02 * even, 1.12 * max(even, np.nanmax(value)))
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(fontsize=9, loc="lower right")
-    first, last = values[0][0], values[0][-1]
+    handles, names = axes[1].get_legend_handles_labels()
+    plot.legend(handles, names, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    near, far = np.nanmin(distance), np.nanmax(distance)
     return finish(
         plot,
-        "Each dot is a head. Left, its mean attention distance: from "
-        f"{np.nanmin(first):.0f} to {np.nanmax(first):.0f} pixels in the first layer, from "
-        f"{np.nanmin(last):.0f} to {np.nanmax(last):.0f} in the last; spread evenly it would be "
-        f"{even_distance:.0f}. Right, "
-        f"its entropy: on average {values[1][0].mean():.1f} bits in the first layer and "
-        f"{values[1][-1].mean():.1f} in the last; at most {even_bits:.1f} are possible.",
-    )
-
-
-def faithfulness(measured: dict, table) -> Plot:
-    """Deletion and insertion curves of several methods, and how far each beats a random map.
-
-    Args:
-        measured: From `faithfulness.curves`: `{"deletion": {name: (N, steps + 1)}, ...}`.
-        table: From `faithfulness.table`, the same methods; its reference is the row without gain.
-    """
-    plot, axes = new_plot(1, 3, size=(13, 4.2), width_ratios=(1, 1, 1.1))
-    texts = (("deletion", "hidden", "lower is better"), ("insertion", "shown", "higher is better"))
-    for ax, (kind, verb, better) in zip(axes, texts, strict=False):
-        for i, (name, curve) in enumerate(measured[kind].items()):
-            mean = 100 * as_numpy(curve).mean(axis=0)
-            blind = {"random": ("0.55", ":"), "centre": (BLACK, "--")}  # they know no model
-            colour, line = blind.get(name, (PALETTE[i], "-"))
-            style = {"color": colour, "linestyle": line}
-            marker = "osDv^P*X"[i % 8]
-            x = np.linspace(0, 100, len(mean))
-            ax.plot(x, mean, marker=marker, markersize=4, label=name, **style)
-        ax.set_xlabel(f"patches {verb} in %, the most important first")
-        ax.set_ylabel("mean probability of the class in %")
-        ax.set_title(f"{kind}: {better}", fontsize=10)
-        ax.set_ylim(bottom=0)
-    axes[0].legend(fontsize=8)
-    places = np.arange(len(table))
-    axes[2].errorbar(
-        table["gain"], places, xerr=table["gain ±"], fmt="o", color=BLACK, capsize=3, markersize=5
-    )
-    axes[2].axvline(0, color="0.55", linestyle="--")
-    axes[2].set_yticks(places, list(table.index))
-    axes[2].invert_yaxis()
-    axes[2].set_xlabel("gain over a random map, with its 95 % interval")
-    axes[2].set_title("insertion - deletion, against random: higher is better", fontsize=10)
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-    words = ", ".join(
-        f"{name} ≈ {row['gain']:+.3f} ± ≈ {row['gain ±']:.3f}" for name, row in table.iterrows()
-    )
-    return finish(
-        plot,
-        f"Curves of the mean probability while patches are hidden, and while they are shown, for "
-        f"{len(table)} methods. On the right, the gain of each over a random map: {words}.",
+        f"Each dot is a head. Left, the mean attention distance of {int((~sinks).sum())} heads, "
+        f"from {near:.0f} to {far:.0f} pixels; spread evenly it would be {even_distance:.0f}. "
+        f"Right, the entropy of all heads; at most {even_bits:.1f} bits are possible, and the "
+        f"{int(sinks.sum())} hollow ones give most of their weight to one token.",
     )
 
 
@@ -184,12 +262,13 @@ def token_sinks(norms, received, special: int = 1) -> Plot:
     """How long the vectors of the tokens are, and which tokens get the attention, by layer.
 
     Args:
-        norms: Shape (layers + 1, tokens), from `attention.token_norms`, of one picture.
-        received: Shape (layers, tokens), from `attention.received`, of the same picture.
+        norms: Shape (layers + 1, tokens) of one picture: lengths before the first layer and after
+            each one.
+        received: Shape (layers, tokens) of the same picture: each layer's attention, shared out.
         special: How many tokens come before the patches; the first is [CLS].
     """
     norms, percents = as_numpy(norms), 100 * as_numpy(received)
-    plot, (left, right) = new_plot(1, 2, size=(11, 3.8))
+    plot, (left, right) = new_plot(1, 2, size=(9, 3.6))
     patches, steps = norms[:, special:], np.arange(len(norms))
     median, longest = np.median(patches, axis=1), patches.max(axis=1)
     left.fill_between(steps, patches.min(axis=1), longest, color=SKY, alpha=0.5)
@@ -197,7 +276,7 @@ def token_sinks(norms, received, special: int = 1) -> Plot:
     left.plot(steps, norms[:, 0], "s-", color=RED, markersize=4, label="[CLS]")
     left.set_yscale("log")
     left.set_xlabel("after how many layers")
-    left.set_ylabel("norm of the token's vector")
+    left.set_ylabel("length of the token's vector")
     layers, even = np.arange(len(percents)), 100 / percents.shape[1]
     most = percents[:, special:].max(axis=1)
     right.plot(layers, percents[:, 0], "s-", color=RED, markersize=4, label="[CLS]")
@@ -216,8 +295,82 @@ def token_sinks(norms, received, special: int = 1) -> Plot:
     top = int(percents[:, 0].argmax())
     return finish(
         plot,
-        f"Left, norms by layer: after the last one the median patch has {median[-1]:.0f}, the "
+        f"Left, lengths by layer: after the last one the median patch has {median[-1]:.0f}, the "
         f"longest {longest[-1]:.0f}, [CLS] {norms[-1, 0]:.0f}. Right, the share of attention that "
         f"tokens get: [CLS] at most {percents[top, 0]:.0f} % (layer {top}), a single patch at most "
         f"{most.max():.1f} % (layer {int(most.argmax())}); the even share is {even:.1f} %.",
+    )
+
+
+def logit_lens(shares, names: list[str]) -> Plot:
+    """How probable the final answer already is after every block.
+
+    Args:
+        shares: Shape (pictures, layers + 1), 0 to 1.
+        names: The final answer of each picture.
+    """
+    percents = 100 * as_numpy(shares)
+    plot, ax = new_plot(size=(8, 3.6))
+    for i, (line, name) in enumerate(zip(percents, names, strict=True)):
+        style = ("o-", "s--", "^-.", "D:", "v-", "P--", "X-.", "*:")[i % 8]
+        ax.plot(line, style, color=PALETTE[i % len(PALETTE)], markersize=5, label=name)
+    ax.set_xticks(range(percents.shape[1]))
+    ax.set_ylim(0, 103)
+    ax.set_xlabel("after how many blocks the head is asked")
+    ax.set_ylabel("probability of the final answer in %")
+    ax.legend(fontsize=9, title="final answer", loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.spines[["top", "right"]].set_visible(False)
+    half = percents.shape[1] // 2
+    words = "; ".join(
+        f"{name} {line[half]:.0f} % after {half} blocks, {line[-1]:.0f} % at the end"
+        for name, line in zip(names, percents, strict=True)
+    )
+    return finish(plot, f"Lines of the probability of the final answer, block by block: {words}.")
+
+
+# --- what a map is worth -------------------------------------------------------------------------
+
+
+def faithfulness(measured: dict, table) -> Plot:
+    """Deletion and insertion curves of several methods, and how far each beats a random map.
+
+    Args:
+        measured: `{"deletion": {name: (N, steps + 1)}, "insertion": {...}}`, probabilities.
+        table: From `faithfulness.table`: the columns `over random` and `over random ±`.
+    """
+    plot, axes = new_plot(2, 2, size=(9, 6.6))
+    texts = (("deletion", "hidden", "lower is better"), ("insertion", "shown", "higher is better"))
+    for ax, (kind, verb, better) in zip(axes[0], texts, strict=True):
+        for i, (name, curve) in enumerate(measured[kind].items()):
+            mean = 100 * as_numpy(curve).mean(axis=0)
+            blind = {"random": ("0.55", ":"), "centre": (BLACK, "--")}  # they know no model
+            colour, line = blind.get(name, (PALETTE[i], "-"))
+            style = {"color": colour, "linestyle": line, "marker": "osDv^P*X"[i % 8]}
+            ax.plot(np.linspace(0, 100, len(mean)), mean, markersize=4, label=name, **style)
+        ax.set_xlabel(f"patches {verb} in %, the most important first")
+        ax.set_ylabel("mean probability in %")
+        ax.set_title(f"{kind}: {better}", fontsize=10)
+        ax.set_ylim(bottom=0)
+    axes[0, 0].legend(fontsize=9)
+    words = []
+    for ax, reference in zip(axes[1], ("random", "centre"), strict=True):
+        rows = table.drop(index=reference)
+        gain, half = rows[f"over {reference}"], rows[f"over {reference} ±"]
+        y = np.arange(len(rows))
+        ax.errorbar(gain, y, xerr=half, fmt="o", color=BLACK, capsize=3, markersize=5)
+        ax.axvline(0, color="0.55", linestyle="--")
+        ax.set_yticks(y, list(rows.index))
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.set_xlabel("gain in insertion - deletion, with its interval")
+        ax.set_title(f"against {reference}: right of 0 is better", fontsize=10)
+        words += [
+            f"{name} {g:+.2f} ± {h:.2f} over {reference}"
+            for name, g, h in zip(rows.index, gain, half, strict=True)
+        ]
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+    return finish(
+        plot,
+        "Curves of the mean probability while patches are hidden, and while they are shown, for "
+        f"{len(table)} orders of the patches. Below, the gain of each: {', '.join(words)}.",
     )
