@@ -1,6 +1,7 @@
 """Every figure is a `Plot` that says in words what it shows, with the numbers of its data."""
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -69,6 +70,52 @@ CASES = {
         },
         ["120 by 90 pixels", "32 by 48", "4 by 6 = 24"],
     ),
+    "vit_diagram": (
+        {
+            "config": SimpleNamespace(
+                image_size=32,
+                patch_size=8,
+                hidden_size=24,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+                intermediate_size=96,
+                num_labels=7,
+            )
+        },
+        ["32 by 32 pixels", "16 patches", "3 blocks", "2 heads", "7 logits"],
+    ),
+    "position_similarity": (
+        {"similarity": torch.eye(24) + 0.25, "grid": (6, 4), "step": 2},
+        ["6 maps of 6 by 4", "row 4, column 4 it is", "0.25 with the corner above left"],
+    ),
+    "reliability": (
+        {
+            "confidence": torch.tensor([0.3, 0.9, 1.0]),
+            "right": torch.tensor([True, False, True]),
+            "bins": 2,
+            "error": 0.5333,
+        },
+        ["3 pictures in 2 bins", "30 % sure, 100 % right of 1; 95 % sure, 50 % right of 2", "53 p"],
+    ),
+    "map_table": (
+        {"pictures": [PICTURE] * 2, "columns": {"a": torch.stack([peak(0, 0), peak(5, 3)])}},
+        ["2 pictures with 1 maps", "picture 1, a: row 1 of 6, column 1 of 4; picture 2, a: row 6"],
+    ),
+    "feature_colours": (
+        {"pictures": [PICTURE] * 2, "columns": {"last": torch.rand(2, 6, 4, 3)}},
+        ["2 pictures", "(last)", "similar colours"],
+    ),
+    "sink_heads": (
+        {
+            "to_cls": torch.tensor([[0.9, 0.1], [0.2, 0.7]]),
+            "to_patch": torch.tensor([[0.1, 0.6], [0.2, 0.1]]),
+        },
+        ["2 layers by 2 heads", "2 to [CLS] and 1 to one single patch"],
+    ),
+    "logit_lens": (
+        {"shares": torch.tensor([[0.0, 0.2, 0.9], [0.1, 0.3, 0.5]]), "names": ["cat", "dog"]},
+        ["cat 20 % after 1 blocks, 90 % at the end; dog 30 %"],
+    ),
     "top_classes": (
         {"picture": PICTURE, "top": [("tabby, tabby cat", 0.9), ("dog", 0.0999), ("x", 0.0001)]},
         ["top 3 classes: tabby 90.0 %, dog 10.0 %, x below 0.1 %"],
@@ -91,24 +138,31 @@ CASES = {
     ),
     "attention_by_layer": (
         {
-            "distance": torch.tensor([[10.0, 40.0], [60.0, 80.0]]),
-            "bits": torch.tensor([[2.0, 3.0], [4.0, 6.0]]),
+            "distance": torch.tensor([[10.0, 40.0], [60.0, float("nan")]]),
+            "bits": torch.tensor([[2.0, 3.0], [4.0, 0.1]]),
+            "sinks": torch.tensor([[False, False], [False, True]]),
             "even_distance": 115.0,
             "even_bits": 7.6,
         },
-        ["from 10 to 40 pixels in the first layer", "from 60 to 80", "2.5 bits", "5.0 in the last"],
+        ["of 3 heads, from 10 to 60 pixels", "would be 115", "7.6 bits", "the 1 hollow ones"],
     ),
     "faithfulness": (
         {
             "measured": {
-                kind: {name: torch.rand(4, 3) for name in ("rollout", "random")}
+                kind: {name: torch.rand(4, 3) for name in ("rollout", "random", "centre")}
                 for kind in ("deletion", "insertion")
             },
             "table": pd.DataFrame(
-                {"gain": [0.25, 0.0], "gain ±": [0.1, 0.0]}, index=["rollout", "random"]
+                {
+                    "over random": [0.25, 0.0, 0.2],
+                    "over random ±": [0.1, 0.0, 0.1],
+                    "over centre": [0.05, -0.2, 0.0],
+                    "over centre ±": [0.1, 0.1, 0.0],
+                },
+                index=["rollout", "random", "centre"],
             ),
         },
-        ["2 methods", "rollout ≈ +0.250 ± ≈ 0.100, random ≈ +0.000"],
+        ["3 orders", "rollout +0.25 ± 0.10 over random", "rollout +0.05 ± 0.10 over centre"],
     ),
     "token_sinks": (
         {

@@ -169,13 +169,13 @@ def position_similarity(similarity, grid: tuple[int, int], step: int = 3) -> Plo
                 ax.set_ylabel(f"row {y + 1}", fontsize=9)
     plot.colorbar(shown, ax=axes, label="cosine similarity", shrink=0.8)
     y, x = ys[len(ys) // 2], xs[len(xs) // 2]
-    near = values[y, x, y, x + 1]
+    near = values[y, x, y, x - 1]
     far = values[y, x, 0, 0]
     return finish(
         plot,
         f"{len(ys) * len(xs)} maps of {rows} by {columns} places: how similar the position vector "
         f"of one place is to those of all others. For row {y + 1}, column {x + 1} it is "
-        f"{near:.2f} with its neighbour on the right and {far:.2f} with the corner above left.",
+        f"{near:.2f} with its neighbour on the left and {far:.2f} with the corner above left.",
     )
 
 
