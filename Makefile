@@ -6,6 +6,7 @@
 # make site     the course as static pages, in build/site
 # make test-site  builds them and opens them in Chromium
 # make test-oldest   unit tests and notebooks with the oldest libraries, in an environment of its own
+# make test-extras   OpenVINO's variants, and rollout against a published package
 # make test-versions   the same with the oldest, pinned and newest, in every Python that is here
 # make lab    open JupyterLab
 # make refresh  execute the notebooks and store their outputs (look at them before a commit)
@@ -13,7 +14,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: run test test-solved test-coverage test-browser site test-site test-oldest test-versions lab refresh kit clean
+.PHONY: run test test-solved test-coverage test-browser site test-site test-oldest test-versions test-extras lab refresh kit clean
 .DELETE_ON_ERROR:
 
 # The stamp is newer than what it was installed from: then there is nothing to install.
@@ -52,6 +53,9 @@ test-oldest: .venv/installed
 
 test-versions: .venv/installed
 	$(VENV)/python -m nox --no-error-on-missing-interpreters
+
+test-extras: .venv/installed
+	$(VENV)/python -m nox -s extras
 
 lab: .venv/installed
 	$(VENV)/python -m jupyterlab notebooks

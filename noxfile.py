@@ -21,6 +21,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.stop_on_first_error = False
 
 TOOLS = ("hypothesis", "nbval", "pytest", "pyyaml")  # what the tests need, and no learner
+RIVALS = ("fast-vit-rollout", "opencv-python-headless")  # a package to compare with
 OFFLINE = {"VIT_SOURCE": "offline", "VIT_PROFILE": "quick", "VIT_SEED": "0", "VIT_BARS": "off"}
 
 
@@ -46,6 +47,13 @@ def newest(session: nox.Session) -> None:
     """The newest of everything that the package index has for this Python."""
     session.install("--upgrade", "-e", ".[dev]")
     check(session, "unit")
+
+
+@nox.session
+def extras(session: nox.Session) -> None:
+    """What needs packages that a learner may not have: OpenVINO, and a package to compare with."""
+    session.install("-r", "requirements.txt", "-e", ".[openvino]", *RIVALS)
+    session.run("pytest", "-q", "-k", "openvino or published_package", "tests", env=OFFLINE)
 
 
 def check(session: nox.Session, *steps: str) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import nbformat
 import pytest
-from test_browser import Explorer, opened, same_order
+from browsing import Explorer, opened, same_order
 
 from course import book, runner
 from vit_helpers.errors import CourseError

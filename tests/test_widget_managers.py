@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import SCREENSHOTS, Explorer, opened
 from ipywidgets.embed import dependency_state
 from PIL import Image
-from test_browser import SCREENSHOTS, Explorer, opened
 
 from course import runner
 from vit_helpers.widgets import explorer
