@@ -46,7 +46,8 @@ def load_image(source=None) -> Image.Image:
         return load_image(runtime.current().locate("photo"))
     if isinstance(source, dict) and ("bytes" in source or "path" in source):
         name = source.get("path") or "the picture"
-        return decode(source["bytes"], name) if source.get("bytes") else load_image(name)
+        content = source.get("bytes")
+        return load_image(source.get("path") or "") if content is None else decode(content, name)
     if hasattr(source, "read") and not isinstance(source, Image.Image):
         source = source.read()
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -228,7 +229,7 @@ def _lab_to_rgb(picture: Image.Image) -> Image.Image:
 # --- to the numbers of a model -------------------------------------------------------------------
 
 
-def to_pixels(pictures, processor):
+def to_pixels(pictures, processor, resized: bool = False):
     """What a model takes: `pixel_values` (n, 3, H, W), made as the processor says.
 
     Every step is the processor's own: size, crop, resampling, scale, mean and deviation, and a
@@ -238,6 +239,8 @@ def to_pixels(pictures, processor):
         pictures: One picture or a list: whatever `load_image` takes, or uint8 tensors (3, H, W).
         processor: An image processor of transformers. If it has mean and deviation of one
             channel, the pictures become grey.
+        resized: Whether the pictures have the model's size already, as from `resized`; then only
+            scale and normalisation are left.
 
     Raises:
         CourseError: If there is no picture, or the processor cannot make one shape of them.
@@ -245,24 +248,82 @@ def to_pixels(pictures, processor):
     import torch
 
     several = isinstance(pictures, (list, tuple)) or getattr(pictures, "ndim", 0) == 4
-    pictures = [_prepared(picture) for picture in (pictures if several else [pictures])]
-    if not pictures:
+    tensors = [_as_uint8(picture) for picture in (pictures if several else [pictures])]
+    if not tensors:
         raise CourseError("There is no picture in the list: give at least one.")
+    skip = {}
+    if resized:
+        steps = ("do_resize", "do_center_crop", "do_pad")
+        skip = {step: False for step in steps if getattr(processor, step, None)}
+    made = _processed(tensors, processor, skip)
+    return made if made.is_floating_point() else made.to(torch.float32)
+
+
+def resized(picture, processor):
+    """A picture after the processor's first steps, as uint8 (C, H, W); `None` if it has others.
+
+    `to_pixels(..., resized=True)` takes the rest of the steps. A set keeps its pictures like this.
+    """
+    import torch
+
+    skip = {step: False for step in ("do_rescale", "do_normalize") if hasattr(processor, step)}
+    ready = _processed([_as_uint8(picture)], processor, skip)[0]
+    return ready if ready.dtype == torch.uint8 else None
+
+
+def _processed(tensors: list, processor, skip: dict):
+    """What the processor makes of uint8 tensors (3, H, W), without the steps in `skip`."""
+    import torch
+
     if channels(processor) == 1:
-        pictures = [_one_channel(picture) for picture in pictures]
-    for picture in pictures:
-        _check_enlarged(_size(picture), processor)
+        from torchvision.transforms.v2 import functional
+
+        tensors = [functional.rgb_to_grayscale(t) if len(t) == 3 else t for t in tensors]
+    if skip.get("do_resize", True):
+        for tensor in tensors:
+            _check_enlarged(tensor.shape[2], tensor.shape[1], processor)
     try:
-        made = processor(images=pictures, return_tensors="pt")["pixel_values"]
+        made = processor(
+            images=tensors, return_tensors="pt", input_data_format="channels_first", **skip
+        )["pixel_values"]
+        if not isinstance(made, torch.Tensor) or made.dim() != 4:
+            raise ValueError("the pictures have different sizes")
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        sizes = sorted({_size(picture) for picture in pictures})
+        sizes = sorted({(t.shape[2], t.shape[1]) for t in tensors})
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise CourseError(
             f"{type(processor).__name__} cannot make pixel values of pictures of "
-            f"{', '.join(f'{w} x {h}' for w, h in sizes[:3])} pixels "
-            f"({(str(error) or type(error).__name__).splitlines()[0]}): give it pictures of one "
-            "size, or a processor that resizes and crops to one."
+            f"{', '.join(f'{w} x {h}' for w, h in sizes[:3])} pixels ({reason}): give it pictures "
+            "of one size, or a processor that resizes and crops to one."
         ) from None
-    return made if made.is_floating_point() else made.to(torch.float32)
+    return made
+
+
+def model_size(processor) -> tuple[int, int]:
+    """`(height, width)` in pixels of the pictures that the processor makes.
+
+    Raises:
+        CourseError: If it does not make one size of all pictures.
+    """
+    crops = getattr(processor, "do_center_crop", None)
+    size = getattr(processor, "crop_size" if crops else "size", None) or {}
+    if "height" in size and "width" in size and (crops or getattr(processor, "do_resize", True)):
+        return int(size["height"]), int(size["width"])
+    raise CourseError(
+        f"{type(processor).__name__} does not make one size of all pictures "
+        f"(its size is {dict(size)}): give it height and width, or a centre crop."
+    )
+
+
+def interpolation(processor):
+    """How the processor resizes, as torchvision names it; bicubic in place of Lanczos."""
+    from torchvision.transforms import InterpolationMode
+
+    names = {0: "NEAREST", 1: "BICUBIC", 2: "BILINEAR", 3: "BICUBIC", 4: "BOX", 5: "HAMMING"}
+    how = getattr(processor, "resample", None)
+    name = names.get(2 if how is None else int(how), "BILINEAR")
+    # torchvision has box and Hamming filters for PIL pictures only.
+    return InterpolationMode["BILINEAR" if name in ("BOX", "HAMMING") else name]
 
 
 def channels(processor) -> int:
@@ -271,35 +332,25 @@ def channels(processor) -> int:
     return 1 if isinstance(mean, (list, tuple)) and len(mean) == 1 else 3
 
 
-def _prepared(picture):
+def _as_uint8(picture):
+    """A picture as a uint8 tensor (3, H, W)."""
     import torch
-
-    is_ready = isinstance(picture, torch.Tensor) and picture.dtype == torch.uint8
-    if is_ready and picture.dim() == 3 and len(picture) == 3:
-        return picture
-    return load_image(picture)
-
-
-def _one_channel(picture):
     from torchvision.transforms.v2 import functional
 
-    if isinstance(picture, Image.Image):
-        picture = functional.pil_to_tensor(picture)
-    return functional.rgb_to_grayscale(picture)
+    is_tensor = isinstance(picture, torch.Tensor) and picture.dtype == torch.uint8
+    if is_tensor and picture.dim() == 3 and len(picture) in (1, 3) and picture.numel():
+        return picture
+    return functional.pil_to_tensor(load_image(picture))
 
 
-def _size(picture) -> tuple[int, int]:
-    return picture.size if isinstance(picture, Image.Image) else tuple(picture.shape[:0:-1])
-
-
-def _check_enlarged(size: tuple[int, int], processor) -> None:
+def _check_enlarged(width: int, height: int, processor) -> None:
     """Refuse a long, thin picture that the processor would blow up to gigabytes."""
     target = getattr(processor, "size", None) or {}
     shortest = target["shortest_edge"] if "shortest_edge" in target else None
     if not shortest or not getattr(processor, "do_resize", True):
         return
-    width, height = size
-    if max(size) / min(size) * shortest**2 > MAX_PIXELS and "longest_edge" not in target:
+    ratio = max(width, height) / min(width, height)
+    if ratio * shortest**2 > MAX_PIXELS and "longest_edge" not in target:
         raise CourseError(
             f"A picture of {width} x {height} pixels is too long and thin: its shorter side would "
             f"be enlarged to {shortest} pixels. Crop it first."

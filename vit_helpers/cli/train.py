@@ -149,10 +149,8 @@ def picture_sets(request: Request, processor) -> dict[str, data.PictureSet]:
     if "test" not in splits:
         raise CourseError(f"There is no *test*.parquet in {str(request.folder)!r}: add one.")
     if "validation" not in splits:
-        parts = splits["train"].train_test_split(
-            test_size=VALIDATION_SHARE, seed=seed, stratify_by_column="label"
-        )
-        splits |= {"train": parts["train"], "validation": parts["test"]}
+        rest, part = data.split_off(splits["train"], VALIDATION_SHARE, seed)
+        splits |= {"train": rest, "validation": part}
     limits = {"train": request.pictures}
     still = data.eval_transform(processor)
     moving = data.train_transform(processor) if request.augment else still

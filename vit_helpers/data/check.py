@@ -1,0 +1,145 @@
+"""Look through a folder of pictures before a model learns from it."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import images, runtime
+from ..errors import CourseError
+from .splits import PICTURE_SUFFIXES, SPLIT_WORDS, pictures_by_class
+
+FEW = 5  # pictures of a class, in the training split
+
+
+@dataclass
+class FolderCheck:
+    """What `check_folder` found; printed, it is a table and a list.
+
+    Attributes:
+        counts: Pictures that can be read: split -> class -> number.
+        problems: One sentence each; empty if there is nothing to mend.
+    """
+
+    counts: dict[str, dict[str, int]]
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = []
+        for split, by_class in self.counts.items():
+            listed = ", ".join(f"{name} {count}" for name, count in by_class.items())
+            lines.append(f"{split}: {sum(by_class.values())} pictures ({listed})")
+        return "\n".join([*lines, *(f"- {p}" for p in self.problems or ["nothing to mend"])])
+
+    __repr__ = __str__
+
+
+def check_folder(path: str | Path) -> FolderCheck:
+    """Check a folder with a sub-folder for each class, or for each split and class.
+
+    It finds files that cannot be read, the same picture in two splits or two classes, classes
+    with few pictures, classes that a split lacks, and a folder with a single class. Two pictures
+    are the same if their pixels are.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        CourseError: If there is no such folder, or nothing in it looks like a class.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise CourseError(f"There is no folder {str(path)!r}: check the path.")
+    found = pictures_by_class(folder)
+    if not any(files for by_class in found.values() for files in by_class.values()):
+        raise CourseError(
+            f"There are no pictures in sub-folders of {str(path)!r}: make one folder for each "
+            "class, and put its pictures there."
+        )
+    found = {split: found[split] for split in SPLIT_WORDS if split in found}
+    counts, unreadable, seen = _read_all(folder, found)
+    problems = unreadable + _repeated(seen) + _class_problems(counts) + _ignored(folder, found)
+    return FolderCheck(counts, problems)
+
+
+def _read_all(folder: Path, found):
+    """Open every picture: `(counts, sentences on unreadable ones, digest -> places)`."""
+    counts: dict[str, dict[str, int]] = {}
+    unreadable: list[str] = []
+    seen: dict[bytes, list[tuple[str, str, str]]] = {}
+    every = [(s, c, f) for s, by_class in found.items() for c, fs in by_class.items() for f in fs]
+    for split, by_class in found.items():
+        counts[split] = dict.fromkeys(sorted(by_class), 0)
+    for split, name, file in runtime.bar(every, "check"):
+        place = file.relative_to(folder).as_posix()
+        try:
+            picture = images.load_image(file)
+        except CourseError as error:
+            unreadable.append(f"{place} cannot be used: {str(error).replace(str(file), place)}")
+            continue
+        counts[split][name] += 1
+        digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).digest()
+        seen.setdefault(digest, []).append((split, name, place))
+    return counts, unreadable, seen
+
+
+def _repeated(seen) -> list[str]:
+    """Sentences on pictures that are there more than once where that does harm."""
+    sentences = []
+    for places in seen.values():
+        splits, classes = {s for s, _, _ in places}, {c for _, c, _ in places}
+        files = " and ".join(place for _, _, place in places[:3])
+        files += f" and {len(places) - 3} more" if len(places) > 3 else ""
+        if len(splits) > 1:
+            sentences.append(
+                f"The same picture is in {' and '.join(sorted(splits))}: {files}. Keep one, or "
+                "the model is tested on what it has learnt."
+            )
+        if len(classes) > 1:
+            sentences.append(f"The same picture has two classes: {files}. Keep the right one.")
+        elif len(splits) == 1 and len(places) > 1:
+            sentences.append(f"The same picture is there {len(places)} times: {files}.")
+    return sentences
+
+
+def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
+    sentences = []
+    first = "train" if "train" in counts else next(iter(counts))
+    names = [name for name, count in counts[first].items() if count]
+    if "train" not in counts:
+        sentences.append("There is no training split: name one folder 'train'.")
+    if len(names) == 1:
+        sentences.append(f"There is one class only, {names[0]!r}: a classifier needs two or more.")
+    for name, count in counts[first].items():
+        if count == 0:
+            sentences.append(f"The class {name!r} has no picture in {first} that can be read.")
+        elif count < FEW:
+            plural = "picture" if count == 1 else "pictures"
+            sentences.append(f"The class {name!r} has {count} {plural} in {first}: add some.")
+    for split, by_class in counts.items():
+        if split == first:
+            continue
+        if missing := [name for name in names if not by_class.get(name)]:
+            sentences.append(f"The split {split} has no pictures of {', '.join(missing)}.")
+        if extra := [name for name, count in by_class.items() if count and name not in names]:
+            sentences.append(f"The split {split} has classes that {first} lacks: {extra}.")
+    lower = [name.lower() for name in names]
+    if alike := [name for name in names if lower.count(name.lower()) > 1]:
+        sentences.append(f"These classes differ in capitals only: {', '.join(alike)}.")
+    return sentences
+
+
+def _ignored(folder: Path, found) -> list[str]:
+    """One sentence on files that no split uses."""
+    used = {f for by_class in found.values() for files in by_class.values() for f in files}
+    junk = {"thumbs.db", "desktop.ini"}
+    rest = [
+        p.relative_to(folder).as_posix()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p not in used and p.name.lower() not in junk
+        if not any(part.startswith((".", "__")) for part in p.relative_to(folder).parts)
+    ]
+    if not rest:
+        return []
+    shown = ", ".join(rest[:5]) + (f" and {len(rest) - 5} more" if len(rest) > 5 else "")
+    ends = ", ".join(s.lstrip(".") for s in PICTURE_SUFFIXES)
+    return [f"Not used: {shown}. Pictures lie in the folder of a class and end in {ends}."]
