@@ -86,7 +86,9 @@ def notebook():
         "attn": torch.stack(outputs.attentions, dim=1),
         "heads": 12,
         "distance": torch.rand(12, 12, generator=generator) * 100,
-        "train_set": range(210),
+        "train_part": range(210),
+        "BATCH": 16,
+        "EPOCHS": 3,
         "table": models.parameter_table(frozen),
         "frozen": frozen,
         "result": SimpleNamespace(
@@ -200,40 +202,34 @@ def body(code):
     return lambda *args: eval(code, names | dict(zip("ABCDE", args, strict=False)))
 
 
-def imagenet(picture):
-    from torchvision.transforms import v2
+def mistakes(chosen):
+    """The most confident mistakes, where `chosen` is the last line of the solution."""
 
-    steps = [v2.PILToTensor(), v2.Resize((224, 224)), v2.ToDtype(torch.float32, scale=True)]
-    steps += [v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
-    return v2.Compose(steps)(picture)
+    def most_confident_mistakes(logits, labels, count):
+        confidence, answers = logits.softmax(1).max(1)
+        wrong = (answers != labels).nonzero().squeeze(1)
+        order = confidence[wrong].argsort(descending=True)
+        names = {"confidence": confidence, "wrong": wrong, "order": order, "A": logits}
+        return eval(chosen, names)[:count]
 
-
-def transform(size=(224, 224), scale=True, normalise=True):
-    from torchvision.transforms import v2
-
-    def prepare(picture):
-        steps = [v2.PILToTensor(), v2.Resize(size), v2.ToDtype(torch.float32, scale=scale)]
-        steps += [v2.Normalize([0.5] * 3, [0.5] * 3)] if normalise else []
-        return v2.Compose(steps)(picture)
-
-    return prepare
+    return most_confident_mistakes
 
 
 def step(divide=True, clear=True, move=True, clear_in_loop=False, move_in_loop=False, last=False):
-    def step_in_parts(model, optimiser, pixels, labels, parts):
+    def step_in_parts(model, optimizer, pixels, labels, parts):
         total = 0.0
         if clear:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
         for some, classes in zip(pixels.chunk(parts), labels.chunk(parts), strict=True):
             if clear_in_loop or move_in_loop:
-                optimiser.zero_grad()
+                optimizer.zero_grad()
             loss = torch.nn.functional.cross_entropy(model(pixel_values=some).logits, classes)
             (loss / parts if divide else loss).backward()
             total += loss.item() / parts
             if move_in_loop:
-                optimiser.step()
+                optimizer.step()
         if move and not move_in_loop:
-            optimiser.step()
+            optimizer.step()
         return loss if last else total
 
     return step_in_parts
@@ -368,21 +364,11 @@ MISTAKES = {
         (body("100 * BINS(A, B, C)"), "in percent"),
         (body("BINS(A, B, C, last=False)"), "but it is"),
     ],
-    "EvalTransform": [
-        (imagenet, "ImageNet's mean"),
-        (transform(normalise=False), "scaled, but not normalised"),
-        (transform(scale=False), "not scaled to 0..1 before"),
-        (transform(scale=False, normalise=False), "values of the pixels"),
-        (transform(size=100), "should be (3, 224, 224)"),
-        (lambda p: transform()(p)[None], "one axis too many"),
-        (lambda p: transform()(p).permute(1, 2, 0), "the channels come first"),
-        (lambda p: transform()(p).flip(-1), "away from the processor's"),
-    ],
     "CountSteps": [
-        (5, "are one epoch"),
-        (28, "leave 10 pictures out"),
-        (1470, "counts pictures"),
-        (29, "across the end of an epoch"),
+        (14, "are one epoch"),
+        (39, "leave 2 pictures out"),
+        (630, "counts pictures"),
+        (40, "across the end of an epoch"),
         (99, "too many"),
     ],
     "StepInParts": [
@@ -392,6 +378,17 @@ MISTAKES = {
         (step(clear_in_loop=True), "only the last part counted"),
         (step(move_in_loop=True), "once for each part"),
         (step(last=True), "the loss of the whole batch is"),
+    ],
+    "ConfidentMistakes": [
+        (mistakes("order"), "count within the wrong pictures"),
+        (mistakes("wrong[confidence[wrong].argsort()]"), "least confident mistake comes first"),
+        (mistakes("wrong[A.amax(1)[wrong].argsort(descending=True)]"), "sorted by the logit"),
+        (mistakes("confidence.argsort(descending=True)"), "right answers are among them"),
+        (mistakes("wrong"), "the first are"),
+        (mistakes("wrong[order[:2]]"), "there are 5"),
+        (lambda a, b, c: [0.5], "whole numbers"),
+        (lambda a, b, c: 3, "a list of indices"),
+        (lambda a, b, c: list(range(len(b))), "more than `count`"),
     ],
     "PicturesForInterval": [
         (0.35, "less than one"),

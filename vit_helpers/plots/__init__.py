@@ -28,10 +28,9 @@ from .classify import (
 )
 from .finetune import (
     answers,
-    class_accuracy,
-    compare_histories,
     confusion,
     learning_curves,
+    training_curves,
 )
 from .inference import (
     FAMILY_STYLES,

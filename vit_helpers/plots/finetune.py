@@ -1,22 +1,9 @@
-"""Figures of notebook 02: learning curves, confusion, accuracy by class, answers."""
+"""Figures of notebook 02: training curves, confusion, answers."""
 
 import numpy as np
+from scipy.stats import binomtest
 
-from .shared import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PALETTE,
-    RED,
-    SKY,
-    Plot,
-    as_array,
-    finish,
-    new_plot,
-    nothing,
-    whole,
-)
+from .shared import BLUE, GREEN, ORANGE, RED, Plot, as_array, finish, new_plot, nothing, whole
 
 
 def learning_curves(frame, best_epoch: int, test_accuracy: float | None = None) -> Plot:
@@ -56,26 +43,50 @@ def learning_curves(frame, best_epoch: int, test_accuracy: float | None = None) 
     )
 
 
-def compare_histories(frames: dict) -> Plot:
-    """Validation accuracy of several trainings, epoch by epoch.
+def training_curves(losses, steps, validation_loss, validation_accuracy, pictures: int) -> Plot:
+    """Loss of every training step, and what validation said after some of them.
 
     Args:
-        frames: Name of the training -> `History.to_frame()`.
+        losses: The loss of each training step, from the first on.
+        steps: After how many steps it was validated; 0 is before training.
+        validation_loss: The mean loss on the validation pictures, each time.
+        validation_accuracy: Their accuracy, 0 to 1, each time.
+        pictures: How many validation pictures there are.
     """
-    plot, ax = new_plot(size=(6, 3.4))
-    words = []
-    for i, (name, frame) in enumerate(frames.items()):
-        percents = 100 * frame["validation accuracy"]
-        style = ("o-", "s--", "^-.", "D:")[i % 4]
-        ax.plot(frame.index, percents, style, color=PALETTE[i], label=name)
-        words.append(f"{name} ≈ {percents.iloc[-1]:.1f} %")
-    ax.set_xlabel("epoch")
-    ax.set_ylabel("validation accuracy in %")
-    ax.set_xticks(frame.index)
-    ax.set_ylim(0, 103)
-    ax.legend(fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
-    return finish(plot, f"Validation accuracy after the last epoch: {', '.join(words)}.")
+    losses, steps = np.asarray(losses, dtype=float), np.asarray(steps)
+    checked, shares = np.asarray(validation_loss), np.asarray(validation_accuracy)
+    plot, (left, right) = new_plot(1, 2, size=(9, 3.3))
+    window = max(1, len(losses) // 15)
+    mean = np.convolve(losses, np.ones(window) / window, "valid")
+    left.plot(np.arange(1, len(losses) + 1), losses, ".", color=ORANGE, alpha=0.35, markersize=4)
+    left.plot(np.arange(len(mean)) + (window + 1) / 2, mean, color=ORANGE, label="training")
+    left.plot(steps, checked, "o-", color=BLUE, label="validation")
+    left.set_ylim(0, 1.1 * max(checked.max(), np.quantile(losses, 0.98)))
+    left.set_ylabel("loss (mean cross-entropy)")
+    left.legend(fontsize=10, frameon=False)
+    right_answers = (shares * pictures).round().astype(int)
+    edges = np.array(
+        [binomtest(r, pictures).proportion_ci(method="wilson") for r in right_answers.tolist()]
+    )
+    right.errorbar(
+        steps, 100 * shares, 100 * np.abs(edges.T - shares), fmt="o-", color=BLUE, capsize=4
+    )
+    best = int(shares.argmax())
+    words = f"best: {100 * shares[best]:.1f} %"
+    at = (steps[best], 100 * edges[best][1])
+    right.annotate(words, at, (0, 4), textcoords="offset points", ha="right", fontsize=10)
+    right.set_ylim(0, 108)
+    right.set_ylabel(f"validation accuracy in %\n({pictures} pictures, 95 % intervals)")
+    for ax in (left, right):
+        ax.set_xlabel("training steps")
+        ax.spines[["top", "right"]].set_visible(False)
+    return finish(
+        plot,
+        f"Left, the loss over {len(losses)} training steps: training from {losses[0]:.2f} to "
+        f"{mean[-1]:.2f}, validation from {checked[0]:.2f} to {checked[-1]:.2f}. Right, the "
+        f"validation accuracy with its intervals: from {100 * shares[0]:.1f} to "
+        f"{100 * shares[-1]:.1f} %; {words}.",
+    )
 
 
 def confusion(matrix, names: list[str]) -> Plot:
@@ -87,49 +98,23 @@ def confusion(matrix, names: list[str]) -> Plot:
     """
     counts = np.asarray(matrix)
     shares = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    plot, ax = new_plot(size=(6.4, 5.6))
+    plot, ax = new_plot(size=(7.5, 6.2))
     shown = ax.imshow(shares, cmap="cividis", vmin=0, vmax=100)
     places = range(len(names))
-    ax.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(places, names)
+    ax.set_xticks(places, names, fontsize=10, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(places, names, fontsize=10)
     ax.set_xlabel("answer of the model")
     ax.set_ylabel("true class")
     for row, column in zip(*np.nonzero(counts), strict=True):
         colour = "black" if shares[row, column] > 55 else "white"
         ax.text(
-            column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8
+            column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=10
         )
     plot.colorbar(shown, ax=ax, label="share of the true class in %", shrink=0.85)
     return finish(
         plot,
         f"A table of {len(names)} true classes by {len(names)} answers over {counts.sum()} "
-        f"pictures. On the diagonal, the right answers: ≈ {np.trace(counts)}.",
-    )
-
-
-def class_accuracy(names: list[str], right, counts, intervals) -> Plot:
-    """Accuracy of every class as bars, with the interval in which the true value lies.
-
-    Args:
-        names: Class names.
-        right: Right answers of each class.
-        counts: Pictures of each class.
-        intervals: `(low, high)` of each class, 0 to 1.
-    """
-    percents = 100 * np.asarray(right) / np.asarray(counts)
-    bounds = 100 * np.asarray(intervals)
-    plot, ax = new_plot(size=(7, 3.2))
-    places = np.arange(len(names))
-    ax.bar(places, percents, color=SKY)
-    ax.vlines(places, bounds[:, 0], bounds[:, 1], color=BLACK, linewidth=2)
-    ax.set_xticks(places, names, rotation=35, ha="right", rotation_mode="anchor")
-    ax.set_ylabel("test accuracy in %")
-    ax.set_ylim(0, 103)
-    ax.spines[["top", "right"]].set_visible(False)
-    return finish(
-        plot,
-        f"Bars of the accuracy of {len(names)} classes, from ≈ {percents.min():.0f} % to "
-        f"≈ {percents.max():.0f} %, each with its 95 % interval.",
+        f"pictures. On the diagonal, the right answers: {np.trace(counts)}.",
     )
 
 
@@ -149,19 +134,19 @@ def answers(pictures, labels, predictions, confidences, names: list[str], column
         return nothing("There is no such picture.")
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    plot, axes = new_plot(rows, columns, size=(1.75 * columns, 2.25 * rows), squeeze=False)
+    plot, axes = new_plot(rows, columns, size=(1.5 * columns, 2.0 * rows), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     everything = zip(axes.flat, pictures, labels, predictions, confidences, strict=False)
     for ax, picture, label, prediction, confidence in everything:
         ax.imshow(as_array(picture))
         right = label == prediction
-        text = f"{'✓' if right else '✗'} {names[prediction]} {100 * float(confidence):.0f} %"
-        text += "" if right else f"\ntruth: {names[label]}"
+        text = f"{'✓' if right else '✗'} {names[prediction]}\n{100 * float(confidence):.0f} %"
+        text += "" if right else f", truth: {names[label]}"
         ax.set_title(text, fontsize=9, color=BLUE if right else RED)
     count = sum(a == b for a, b in zip(labels, predictions, strict=True))
     return finish(
         plot,
-        f"≈ {len(pictures)} pictures with the model's answer and its confidence. "
-        f"Right (blue, with a tick): ≈ {count}; the others are marked with an orange cross.",
+        f"{len(pictures)} pictures with the model's answer and its confidence. "
+        f"Right (blue, with a tick): {count}; the others are marked with an orange cross.",
     )

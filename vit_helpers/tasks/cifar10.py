@@ -1,5 +1,6 @@
-"""Tasks of notebook 02: steps of training, the evaluation transform, accumulation, intervals."""
+"""Tasks of notebook 02: a step in parts, the number of steps, intervals, confident mistakes."""
 
+import numpy as np
 import torch
 
 from .. import training
@@ -14,148 +15,13 @@ from .core import (
     function,
     number,
     numbers,
+    quote,
     random,
     recognise,
     register,
-    shaped,
     tiny_vit,
     whole_number,
 )
-
-
-class EvalTransform(Task):
-    """The processor's steps, one by one."""
-
-    title = "Build the evaluation transform"
-    difficulty = MEDIUM
-    question = """
-        Build the evaluation transform yourself: `prepare` gets a PIL picture in RGB, of any size,
-        and returns a tensor of shape (3, 224, 224) with the numbers that the processor would
-        make. Do not call the processor, but read `processor.size`, `processor.image_mean` and
-        `processor.image_std`. `torchvision.transforms.v2` has all the steps.
-        """
-    make = "EvalTransform(processor, picture)"
-    stub = """
-def prepare(picture):
-    return ...  # your code: a tensor of shape (3, 224, 224)
-"""
-    solution_code = """
-def prepare(picture):
-    import torch
-    from torchvision.transforms import v2
-
-    size = (processor.size["height"], processor.size["width"])
-    steps = [
-        v2.PILToTensor(),  # whole numbers from 0 to 255
-        v2.Resize(size),
-        v2.ToDtype(torch.float32, scale=True),  # from 0 to 1
-        v2.Normalize(processor.image_mean, processor.image_std),  # from -1 to 1
-    ]
-    return v2.Compose(steps)(picture)
-"""
-    hints = (
-        "Four steps: picture to tensor, resize, scale to 0..1, normalise.",
-        "v2.PILToTensor, v2.Resize, v2.ToDtype(torch.float32, scale=True), v2.Normalize.",
-        "Resize wants (height, width). A single number would keep the proportions. Normalise "
-        "with the processor's own mean and deviation.",
-    )
-
-    def __init__(self, processor, picture):
-        super().__init__()
-        self.processor = processor
-        picture = picture.convert("RGB")
-        # The same picture in other sizes and positions: upright, wide, and as large as the input.
-        self.pictures = [picture, picture.rotate(90).resize((50, 40)), picture.resize((224, 224))]
-
-    def _judge(self, answer):
-        prepare = function(answer)
-        mean, deviation = (
-            torch.tensor(values).view(3, 1, 1)
-            for values in (self.processor.image_mean, self.processor.image_std)
-        )
-        for picture in self.pictures:
-            truth = self.processor(images=picture, return_tensors="pt")["pixel_values"][0].cpu()
-            case = f"a picture of {picture.width} x {picture.height} pixels"
-            result = call(prepare, picture.copy(), case=case)
-            got = torch.from_numpy(numbers(result, f"With {case} what your function returned"))
-            if got.shape == (1, *truth.shape):
-                raise Wrong(f"With {case} the shape is {tuple(got.shape)}: one axis too many.")
-            if got.shape == (*truth.shape[1:], 3):
-                raise Wrong(
-                    f"With {case} the shape is {tuple(got.shape)}: the channels come first."
-                )
-            got = shaped(got, tuple(truth.shape), case, "channels, height, width")
-            seen = f"With {case} your numbers run from {got.min():.2f} to {got.max():.2f}"
-            unit = truth * deviation + mean
-            if near(got, 255 * unit, 2.55):
-                raise Wrong(f"{seen}: those are the values of the pixels, not scaled to 0..1.")
-            if near(got, unit, 0.01):
-                raise Wrong(f"{seen}: scaled, but not normalised.")
-            if near(got, (255 * unit - mean) / deviation, 5):
-                raise Wrong(f"{seen}: normalised, but not scaled to 0..1 before.")
-            imagenet_mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-            imagenet_deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-            if near(got, (unit - imagenet_mean) / imagenet_deviation, 0.04):
-                raise Wrong(
-                    f"{seen}: normalised with ImageNet's mean and deviation. Are they ours?"
-                )
-            # Resizing with PIL differs a little from resizing a tensor; both are right.
-            if not near(got, truth, 0.02):
-                away = (got - truth).abs().mean()
-                raise Wrong(f"{seen}, on average {away:.2f} away from the processor's. Which step?")
-        return "The same numbers as the processor's: the model is judged on what it will be given."
-
-
-def near(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
-    """Whether two pictures differ by at most `tolerance` on average."""
-    return bool((a - b).abs().mean() <= tolerance)
-
-
-class CountSteps(Task):
-    """How many steps a training has."""
-
-    title = "How many steps?"
-    difficulty = EASY
-    batch, epochs = 50, 7
-    question = """
-        Predict: suppose BATCH were 50. How often would the optimiser move the weights in 7 epochs
-        over our training pictures? The last batch of an epoch may be smaller; it counts.
-        """
-    make = "CountSteps(train_set)"
-    stub = "answer = ...  # your answer: a whole number"
-    solution_code = """
-import math
-
-answer = 7 * math.ceil(len(train_set) / 50)  # each epoch has a last, smaller batch
-"""
-    hints = (
-        "One step for each batch. How many batches has one epoch?",
-        "len(train_set) / 50 is no whole number. What happens to the rest, in each epoch?",
-        "math.ceil rounds up. Round before you multiply by the epochs.",
-    )
-
-    def __init__(self, train_set):
-        super().__init__()
-        self.pictures = len(train_set)
-
-    def _judge(self, answer):
-        said = whole_number(answer)
-        full, rest = divmod(self.pictures, self.batch)
-        truth = self.epochs * (full + bool(rest))
-        if said == truth:
-            return (
-                f"{full + bool(rest)} batches in each of {self.epochs} epochs, one step for each."
-            )
-        if said == full + bool(rest):
-            raise Wrong(f"{said} steps are one epoch.")
-        if said == self.epochs * full:
-            raise Wrong(f"{said} steps leave {rest} pictures out in every epoch.")
-        if said in {self.epochs * self.pictures, self.pictures}:
-            raise Wrong(f"{said} counts pictures. The weights move once for a whole batch.")
-        if abs(said - self.epochs * self.pictures / self.batch) < 1:
-            raise Wrong(f"{said} is near. But no batch goes across the end of an epoch.")
-        way = "many" if said > truth else "few"
-        raise Wrong(f"{said} steps are too {way} for {self.pictures} pictures in batches of 50.")
 
 
 class StepInParts(Task):
@@ -163,6 +29,7 @@ class StepInParts(Task):
 
     title = "A training step in parts"
     difficulty = HARD
+    minutes = 12
     question = """
         A batch of 64 pictures does not fit into your GPU? Then cut it into parts. Write a training
         step that runs the model on one part after the other and moves the weights **once**, just
@@ -171,19 +38,19 @@ class StepInParts(Task):
         """
     make = "StepInParts()"
     stub = """
-def step_in_parts(model, optimiser, pixels, labels, parts):
+def step_in_parts(model, optimizer, pixels, labels, parts):
     return ...  # your code: the loss of the whole batch
 """
     solution_code = """
-def step_in_parts(model, optimiser, pixels, labels, parts):
+def step_in_parts(model, optimizer, pixels, labels, parts):
     total = 0.0
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     for some, classes in zip(pixels.chunk(parts), labels.chunk(parts), strict=True):
         logits = model(pixel_values=some).logits
         loss = torch.nn.functional.cross_entropy(logits, classes) / parts
         loss.backward()  # adds to the gradients of the parts before
         total += loss.item()
-    optimiser.step()
+    optimizer.step()
     return total
 """
     hints = (
@@ -213,11 +80,11 @@ def step_in_parts(model, optimiser, pixels, labels, parts):
         """Two steps from the same weights: the weights after it as one vector, and the losses."""
         model = tiny_vit()
         # Not AdamW: it divides by the size of the gradient, which would hide a factor.
-        optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
         losses = []
         for seed in range(2):
             pixels, labels = random(8, 3, 16, 16, seed=seed), torch.arange(8) % 3
-            args = (model, optimiser, pixels, labels, parts)
+            args = (model, optimizer, pixels, labels, parts)
             losses.append(call(step, *args, case=case))
         weights = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
         return weights, losses
@@ -247,33 +114,82 @@ def step_in_parts(model, optimiser, pixels, labels, parts):
         raise Wrong(f"{moved}, but not to where the whole batch would have moved them.")
 
 
-def step_at_once(model, optimiser, pixels, labels, parts):
+def step_at_once(model, optimizer, pixels, labels, parts):
     """What the parts must equal: the five lines of the notebook, on the whole batch."""
     loss = torch.nn.functional.cross_entropy(model(pixel_values=pixels).logits, labels)
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     return loss.item()
 
 
 def step_with_mistake(divide=True, step_often=False, clear_often=False, clear=True):
     """A step in parts with one typical mistake; the check recognises it by its weights."""
 
-    def step(model, optimiser, pixels, labels, parts):
+    def step(model, optimizer, pixels, labels, parts):
         if clear:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
         for some, classes in zip(pixels.chunk(parts), labels.chunk(parts), strict=True):
             if clear_often or step_often:
-                optimiser.zero_grad()
+                optimizer.zero_grad()
             loss = torch.nn.functional.cross_entropy(model(pixel_values=some).logits, classes)
             (loss / parts if divide else loss).backward()
             if step_often:
-                optimiser.step()
+                optimizer.step()
         if not step_often:
-            optimiser.step()
+            optimizer.step()
         return loss.item()
 
     return step
+
+
+class CountSteps(Task):
+    """How many steps a training has: the schedule of the notebook is made with it."""
+
+    title = "How many steps?"
+    difficulty = EASY
+    minutes = 3
+    question = """
+        The schedule of the learning rate must know before the training how many steps there will
+        be. Compute it for `EPOCHS` epochs over `train_part` in batches of `BATCH`. The last batch
+        of an epoch may be smaller; it counts. The notebook goes on with your number.
+        """
+    make = "CountSteps(len(train_part), BATCH, EPOCHS)"
+    stub = "answer = ...  # your answer: a whole number"
+    solution_code = """
+import math
+
+answer = EPOCHS * math.ceil(len(train_part) / BATCH)  # each epoch has a last, smaller batch
+"""
+    hints = (
+        "One step for each batch. How many batches has one epoch?",
+        "len(train_part) / BATCH need not be a whole number. What happens to the rest, each epoch?",
+        "math.ceil rounds up. Round before you multiply by the epochs.",
+    )
+
+    def __init__(self, pictures, batch, epochs):
+        super().__init__()
+        self.pictures, self.batch, self.epochs = int(pictures), int(batch), int(epochs)
+
+    def _judge(self, answer):
+        said = whole_number(answer)
+        full, rest = divmod(self.pictures, self.batch)
+        in_one = full + bool(rest)
+        if said == self.epochs * in_one:
+            return f"{in_one} batches in each of {self.epochs} epochs, one step for each."
+        if said == in_one:
+            raise Wrong(f"{said} steps are one epoch.")
+        if said == self.epochs * full:
+            raise Wrong(f"{said} steps leave {rest} pictures out in every epoch.")
+        if said in {self.epochs * self.pictures, self.pictures}:
+            raise Wrong(f"{said} counts pictures. The weights move once for a whole batch.")
+        if abs(said - self.epochs * self.pictures / self.batch) < 1:
+            raise Wrong(f"{said} is near. But no batch goes across the end of an epoch.")
+        way = "many" if said > self.epochs * in_one else "few"
+        raise Wrong(
+            f"{said} steps are too {way} for {self.epochs} epochs of {self.pictures} pictures in "
+            f"batches of {self.batch}."
+        )
 
 
 class PicturesForInterval(Task):
@@ -281,11 +197,13 @@ class PicturesForInterval(Task):
 
     title = "How many test pictures do you need?"
     difficulty = MEDIUM
+    minutes = 5
     accuracy = 0.9
     question = """
         Suppose that a model is right in 90 % of the cases. How many test pictures does it take
         until the 95 % interval is about 90 % ± 1 point, so from 89 to 91 %? Try
-        `training.wilson_interval(correct, n)`, or compute it. An answer within 5 % counts.
+        `binomtest(correct, n).proportion_ci(method="wilson")`, or compute it. An answer within 5 %
+        counts.
         """
     make = "PicturesForInterval()"
     stub = "answer = ...  # your answer: a number of pictures"
@@ -293,7 +211,7 @@ class PicturesForInterval(Task):
         "answer = 1.96**2 * 0.9 * (1 - 0.9) / 0.01**2  # from ± = 1.96 sqrt(p (1 - p) / n)"
     )
     hints = (
-        "Try training.wilson_interval(900, 1000). Is that too wide or too narrow?",
+        'Try binomtest(900, 1000).proportion_ci(method="wilson"). Too wide or too narrow?',
         "Four times as many pictures make the interval half as wide.",
         "± = 1.96 * sqrt(p * (1 - p) / n). Put in 0.01 and 0.9, and solve for n.",
     )
@@ -323,6 +241,84 @@ class PicturesForInterval(Task):
         raise Wrong(f"{seen}: ± {half:.2f} points, too {way}. ± 1 is wanted, within 5 % of n.")
 
 
+class ConfidentMistakes(Task):
+    """Which wrong answers were the most certain: the notebook shows them."""
+
+    title = "The most confident mistakes"
+    difficulty = MEDIUM
+    minutes = 8
+    question = """
+        Write a function that finds the pictures with a **wrong** answer, the most confident one
+        first. It gets logits of shape (pictures, classes) and labels of shape (pictures,). It
+        returns the indices of at most `count` pictures. Confidence is the probability of the
+        answer. The notebook shows what your function finds.
+        """
+    make = "ConfidentMistakes()"
+    stub = """
+def most_confident_mistakes(logits, labels, count):
+    return ...  # your code: indices of at most `count` pictures
+"""
+    solution_code = """
+def most_confident_mistakes(logits, labels, count):
+    confidence, answers = logits.softmax(dim=1).max(dim=1)
+    wrong = (answers != labels).nonzero().squeeze(1)
+    order = confidence[wrong].argsort(descending=True)
+    return wrong[order][:count]
+"""
+    hints = (
+        "logits.softmax(dim=1).max(dim=1) returns two things: the confidence and the answer.",
+        "(answers != labels).nonzero().squeeze(1) are the indices of the wrong ones.",
+        "Sort only the wrong ones: confidence[wrong].argsort(descending=True) counts within them, "
+        "so index `wrong` with it.",
+    )
+
+    def _judge(self, answer):
+        find = function(answer)
+        for pictures, count in ((40, 5), (40, 40), (12, 3)):
+            logits = 3 * random(pictures, 6, seed=pictures + count)
+            logits += torch.arange(pictures)[:, None] % 7  # the softmax does not see this
+            confidence, answers = logits.softmax(1).max(1)
+            labels = torch.where(torch.arange(pictures) % 3 == 0, (answers + 1) % 6, answers)
+            wrong = (answers != labels).nonzero().squeeze(1)
+            truth = wrong[confidence[wrong].argsort(descending=True)][:count].tolist()
+            case = f"{pictures} pictures, {len(wrong)} of them wrong, and count = {count}"
+            found = call(find, logits, labels, count, case=case)
+            self._compare(found, truth, wrong, logits, confidence, count, case)
+        return "What a model is surest of and wrong about is the best place to look for its faults."
+
+    def _compare(self, found, truth, wrong, logits, confidence, count, case):
+        values = numbers(found, f"With {case} what your function returned")
+        if values.ndim != 1:
+            raise Wrong(f"With {case} the shape is {values.shape}: a list of indices is wanted.")
+        if not all(value == int(value) for value in values if np.isfinite(value)):
+            raise Wrong(f"With {case} you returned {quote(values)}: indices are whole numbers.")
+        said = [int(value) if np.isfinite(value) else -1 for value in values]
+        if said == truth:
+            return
+        if len(said) > count:
+            raise Wrong(f"With {case} you returned {len(said)} indices, more than `count`.")
+        within = confidence[wrong].argsort(descending=True)[:count].tolist()
+        by_logit = wrong[logits.amax(1)[wrong].argsort(descending=True)][:count].tolist()
+        everything = confidence.argsort(descending=True)[:count].tolist()
+        least = wrong[confidence[wrong].argsort()][:count].tolist()
+        if said == within:
+            raise Wrong(f"With {case} your numbers count within the wrong pictures only.")
+        if said == least:
+            raise Wrong(f"With {case} the least confident mistake comes first.")
+        if said == by_logit:
+            raise Wrong(f"With {case} you sorted by the logit. Its softmax is the confidence.")
+        if said == everything:
+            raise Wrong(f"With {case} right answers are among them.")
+        right = [index for index in said if index not in wrong.tolist()]
+        if right:
+            raise Wrong(f"With {case} picture {right[0]} is not among the wrong answers.")
+        if len(said) < len(truth):
+            raise Wrong(f"With {case} you returned {len(said)} indices; there are {len(truth)}.")
+        if sorted(said) == sorted(truth):
+            raise Wrong(f"With {case} these are the right pictures in another order.")
+        raise Wrong(f"With {case} you returned {said[:5]}, but the first are {truth[:5]}.")
+
+
 TASKS = register(
-    "02_finetune_cifar10", [EvalTransform, CountSteps, StepInParts, PicturesForInterval]
+    "02_finetune_cifar10", [StepInParts, CountSteps, PicturesForInterval, ConfidentMistakes]
 )
