@@ -7,7 +7,9 @@ from pathlib import Path
 
 from vit_helpers.errors import CourseError
 
-from . import address, runner
+from . import BUILD, ROOT, address
+
+TEST_STEPS = ("unit", "notebooks", "lint", "solved", "coverage", "browser", "site")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,20 +18,20 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute the notebooks into build/ and print a table")
     run.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
-    run.add_argument("--to", type=Path, default=runner.BUILD, help="folder for the results")
+    run.add_argument("--to", type=Path, default=BUILD, help="folder for the results")
     run.add_argument("--record", action="store_true", help="keep the minutes in docs/timings.json")
     refresh = commands.add_parser("refresh", help="execute and store the outputs in notebooks/")
     refresh.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
     test = commands.add_parser("test", help="unit tests, notebooks against outputs, lint")
-    test.add_argument("only", nargs="?", default="all", choices=["all", *runner.TEST_STEPS])
+    test.add_argument("only", nargs="?", default="all", choices=["all", *TEST_STEPS])
     solve = commands.add_parser("solve", help="write the notebooks with all tasks solved")
     solve.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
-    solve.add_argument("--to", type=Path, default=runner.SOLVED, help="folder for the results")
+    solve.add_argument("--to", type=Path, default=BUILD / "solved", help="folder for the results")
     solve.add_argument("--run", action="store_true", help="execute them; every check must pass")
     progress = commands.add_parser("progress", help="table over submitted notebooks, as CSV")
     progress.add_argument("folder", type=Path, help="where they are; none is executed")
     site = commands.add_parser("site", help="write the course as static pages")
-    site.add_argument("--to", type=Path, default=runner.BUILD / "site", help="folder for the pages")
+    site.add_argument("--to", type=Path, default=BUILD / "site", help="folder for the pages")
     stamp = commands.add_parser("stamp", help="write the repository's address where it is needed")
     stamp.add_argument("repository", metavar="OWNER/REPO")
     return top
@@ -39,6 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
     options = parser().parse_args(arguments)
     try:
+        if options.command == "stamp":  # with nothing but Python, so before the other imports
+            return stamp(options.repository)
+        from . import runner
+
         if options.command == "run":
             return runner.run(options.notebooks, options.to, options.record)
         if options.command == "refresh":
@@ -51,8 +57,6 @@ def main(arguments: list[str] | None = None) -> int:
             from . import book  # needs Sphinx, which no learner has
 
             return book.build(options.to)
-        if options.command == "stamp":
-            return stamp(options.repository)
         return runner.test(options.only)
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -61,10 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def stamp(repository: str) -> int:
     """Write the address of the repository into the files that carry it. Returns 0."""
-    changed = address.stamp(repository, runner.ROOT)
+    changed = address.stamp(repository, ROOT)
     for path in changed:
-        print(path.relative_to(runner.ROOT))
-    print(f"{len(changed)} files now say {repository}")
+        print(path.relative_to(ROOT))
+    print(f"{len(changed)} files now say {repository}" if changed else "They say so already.")
     return 0
 
 

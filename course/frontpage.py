@@ -1,7 +1,8 @@
-"""What the README shows of each notebook: a picture from its saved output, minutes, memory.
+"""What the README shows of each notebook: aims, minutes, and a picture from its saved output.
 
-`make refresh` writes them, so the front page cannot show what the notebooks no longer do. The
-minutes on a CPU and on a GPU also stand in the title of each notebook.
+`make refresh` writes them, so the front page cannot show what the notebooks no longer do. The same
+minutes stand in the title of each notebook and in `docs/measured.md`. What was not measured is not
+mentioned.
 """
 
 import base64
@@ -9,43 +10,60 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from vit_helpers.errors import CourseError
 
 from . import address
 
-# The id of the cell whose figure stands for a notebook.
+
+class Picture(NamedTuple):
+    """The figure that stands for a notebook, and the part of it that is shown."""
+
+    cell: str  # id of the cell
+    box: tuple[float, float, float, float] = (0, 0, 1, 1)  # left, top, right, bottom, as shares
+
+
 PICTURES = {
-    "01_classify": "bars",
-    "02_finetune_cifar10": "confusion",
-    "03_attention": "heads-code",
-    "04_transfer_flowers102": "confused",
-    "05_efficient_inference": "figure",
+    "01_classify": Picture("bars"),
+    "02_finetune_cifar10": Picture("confusion"),
+    "03_attention": Picture("heads-code"),
+    "04_transfer_flowers102": Picture("confused"),
+    "05_efficient_inference": Picture("figure"),
 }
-WIDTH, QUALITY, AIMS = 640, 85, 3
+# Shown 400 pixels wide, and stored twice as wide for fine screens.
+SHOWN, WIDTH, QUALITY, AIMS = 400, 800, 85, 3
 MINUTES = re.compile(r"Measured on two CPU cores: .*")
 MARKS = "<!-- notebooks -->\n", "<!-- /notebooks -->"
 MEASURED_MARKS = "<!-- measured -->\n", "<!-- /measured -->"
-NOT_YET = "not measured yet"
+GUIDE_MARKS = "<!-- minutes -->\n", "<!-- /minutes -->"
+BADGES = re.compile(r"(<!-- badge: (\w+) -->\n\n)(?:\[!\[Open in .*\n\n)?")
 CPU = "CPU"  # as the set-up cell calls it; anything else is the name of a GPU
 
 
 def update(root: Path) -> None:
-    """Write `docs/pictures/*.webp`, the tables in `README.md`, and the minutes in the titles."""
+    """Write the pictures, the rows of the README, the tables in the docs, the titles' minutes."""
     folder = root / "docs" / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     for stem in PICTURES:
         (folder / f"{stem}.webp").write_bytes(picture(root, stem)[0])
-    path = root / "README.md"
-    path.write_text(with_tables(path.read_text(encoding="utf-8"), root), encoding="utf-8")
+    for path, text in texts(root).items():
+        path.write_text(text, encoding="utf-8", newline="\n")
     for stem in PICTURES:
         tell_minutes(root, stem)
 
 
-def with_tables(readme: str, root: Path) -> str:
-    """The text of the README with its two tables written anew."""
-    readme = between(readme, MARKS, notebooks_table(root))
-    return between(readme, MEASURED_MARKS, measured_table(root))
+def texts(root: Path) -> dict[Path, str]:
+    """The README and two pages of `docs/` with the parts that come from the notebooks."""
+    rows = with_badges(notebook_rows(root), address.REPOSITORY)
+    parts = (
+        (root / "README.md", MARKS, rows),
+        (root / "docs" / "measured.md", MEASURED_MARKS, measured_table(root)),
+        (root / "docs" / "instructor.md", GUIDE_MARKS, guide_table(root)),
+    )
+    return {
+        path: between(path.read_text(encoding="utf-8"), marks, new) for path, marks, new in parts
+    }
 
 
 def between(text: str, marks: tuple[str, str], new: str) -> str:
@@ -55,64 +73,105 @@ def between(text: str, marks: tuple[str, str], new: str) -> str:
     return before + marks[0] + "\n" + new + "\n" + marks[1] + after
 
 
+def with_badges(markdown: str, repository: str) -> str:
+    """The rows with a badge in each, or without any where the repository has no address yet."""
+
+    def row(found: re.Match) -> str:
+        badge = address.badges(found[2], repository, only=("Colab",))
+        return found[1] + (f"{badge}\n\n" if badge else "")
+
+    return BADGES.sub(row, markdown)
+
+
 def picture(root: Path, stem: str) -> tuple[bytes, str]:
     """The figure that stands for a notebook, as a small WebP, and its first words.
 
     Raises:
-        CourseError: If the cell in `PICTURES` is gone or shows no figure.
+        CourseError: If the notebook has no such cell, or the cell no saved figure.
     """
     from PIL import Image
 
-    notebook = json.loads((root / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
-    cells = [c for c in notebook["cells"] if c.get("id") == PICTURES[stem]]
-    shown = [o for c in cells for o in c["outputs"] if "image/png" in o.get("data", {})]
-    if not shown:
-        raise CourseError(
-            f"{stem} has no cell {PICTURES[stem]!r} with a figure: name another cell in PICTURES "
-            "of course/frontpage.py."
-        )
-    output = shown[0]
-    alt = output["metadata"]["image/png"]["alt"]
-    words = re.findall(r"^.{30,}?(?=[.;] |[.;]?$)", alt)[0]
-    image = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB")
+    cell, box = PICTURES[stem]
+    data, alt = _figure(root, stem, cell)
+    image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+    edges = [
+        round(share * side) for share, side in zip(box, (*image.size, *image.size), strict=True)
+    ]
+    image = image.crop((edges[0], edges[1], edges[2], edges[3]))
     image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=QUALITY, method=6)
-    return buffer.getvalue(), words
+    return buffer.getvalue(), alt
 
 
-def notebooks_table(root: Path) -> str:
-    """A row for each notebook: name and badge, what one will be able to do, picture."""
-    # The spaces keep the column as wide as its pictures need; Markdown knows no other way.
-    wide = "&nbsp;" * 3 + "from&nbsp;its&nbsp;saved&nbsp;output" + "&nbsp;" * 3
-    table = f"| notebook | what you will be able to do | {wide} |\n|---|---|---|\n"
+def _figure(root: Path, stem: str, cell: str) -> tuple[str, str]:
+    """A saved picture in base64, and the first words that describe it."""
+    notebook = json.loads((root / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
+    for output in next((c for c in notebook["cells"] if c.get("id") == cell), {}).get(
+        "outputs", []
+    ):
+        for kind in ("image/png", "image/webp", "image/jpeg"):
+            if kind in output.get("data", {}):
+                alt = output["metadata"][kind]["alt"]
+                words = re.findall(r"^.{30,}?(?=[.;] |[.;]?$)", alt)[0]
+                return output["data"][kind], words.replace('"', "'")
+    raise CourseError(
+        f"{stem}.ipynb has no saved figure in a cell {cell!r}: mend PICTURES in "
+        "course/frontpage.py, or run `make refresh`."
+    )
+
+
+def notebook_rows(root: Path) -> str:
+    """For each notebook: a link, a picture, what one will be able to do, the minutes.
+
+    The picture floats, so that on a phone it stands above the words, and beside them elsewhere.
+    """
+    rows = []
+    cpu, gpu, card = minutes(root)
     for stem in PICTURES:
-        text = _first_cell(root, stem)
-        aims = "; ".join(re.findall(r"^- (.+)$", text, re.M)[:AIMS])
-        words = picture(root, stem)[1].replace("|", "/")
-        table += (
-            f"| **[{name(root, stem)}](notebooks/{stem}.ipynb)**<br>{address.badge(stem)}"
-            f" | {aims} | ![{words}](docs/pictures/{stem}.webp) |\n"
+        _, words = _figure(root, stem, PICTURES[stem].cell)
+        aims = re.findall(r"^- (.+)$", _first_cell(root, stem), re.M)[:AIMS]
+        told = [f"{in_words(cpu[stem])} on two CPU cores"] if stem in cpu else []
+        told += [f"{in_words(gpu[stem])} on a GPU ({card})"] if stem in gpu else []
+        rows.append(
+            f"### [{name(root, stem)}](notebooks/{stem}.ipynb)\n\n"
+            f'<img align="right" width="{SHOWN}" src="docs/pictures/{stem}.webp" alt="{words}">\n\n'
+            + "".join(f"- {aim}\n" for aim in aims)
+            + (f"\nRuns in {', '.join(told)}.\n" if told else "")
+            + f'\n<!-- badge: {stem} -->\n\n<br clear="right">\n'
         )
-    return table
+    return "\n".join(rows)
 
 
 def measured_table(root: Path) -> str:
-    """A row for each notebook: minutes on a CPU and on a GPU, memory."""
+    """A row for each notebook that was measured: minutes and memory."""
     memory = json.loads((root / "docs" / "memory.json").read_text(encoding="utf-8"))
     cpu, gpu, card = minutes(root)
-    on_gpu = f"minutes on a GPU ({card})" if card else "minutes on a GPU"
-    table = (
-        f"| notebook | minutes on a CPU | {on_gpu} | peak memory |\n|---|---|---|---|\n"
-    )
+    head = ["notebook", "minutes on two CPU cores"]
+    head += [f"minutes on a GPU ({card})"] * bool(card) + ["peak memory"]
+    rows = [head, ["---"] * len(head)]
+    for stem in (stem for stem in PICTURES if stem in cpu):
+        row = [name(root, stem).split(":")[0], str(cpu[stem])]
+        row += [str(gpu.get(stem, ""))] * bool(card)
+        rows.append([*row, f"{memory[stem]} GiB" if stem in memory else ""])
+    if set(cpu) >= set(PICTURES):
+        row = ["together", str(round(sum(cpu[stem] for stem in PICTURES), 1))]
+        whole = round(sum(gpu.values()), 1) if set(gpu) >= set(PICTURES) else ""
+        rows.append([*row, *[str(whole)] * bool(card), ""])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def guide_table(root: Path) -> str:
+    """A row for each notebook: minutes of the machine, and those that its tasks say."""
+    from vit_helpers import tasks
+
+    cpu, gpu, card = minutes(root)
+    head = ["notebook", "machine, minutes", *[f"on a GPU ({card})"] * bool(card), "tasks, minutes"]
+    rows = [head, ["---"] * len(head)]
     for stem in PICTURES:
-        table += (
-            f"| {name(root, stem).split(':')[0]} | {cpu[stem]} | {gpu.get(stem, NOT_YET)} "
-            f"| {memory[stem]} GiB |\n"
-        )
-    whole = round(sum(gpu.values()), 1) if len(gpu) == len(PICTURES) else NOT_YET
-    peak = max(memory[stem] for stem in PICTURES)
-    return table + f"| together | {round(sum(cpu.values()), 1)} | {whole} | {peak} GiB |\n"
+        row = [stem, str(cpu.get(stem, "")), *[str(gpu.get(stem, ""))] * bool(card)]
+        rows.append([*row, str(sum(task.minutes for task in tasks.of_notebook(stem)))])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def minutes(root: Path) -> tuple[dict[str, float], dict[str, float], str]:
@@ -137,16 +196,20 @@ def _first_cell(root: Path, stem: str) -> str:
 
 
 def tell_minutes(root: Path, stem: str) -> None:
-    """Write into the title of a notebook how long it took on a CPU and on a GPU."""
+    """Write into the title of a notebook how long it took, on the devices that were measured."""
     import nbformat
 
-    cpu, gpu, card = minutes(root)
-    there = f"On a GPU ({card}): {in_words(gpu[stem])}." if stem in gpu else f"On a GPU: {NOT_YET}."
-    line = f"Measured on two CPU cores: {in_words(cpu[stem])}. {there}"
     path = root / "notebooks" / f"{stem}.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells[0].source = MINUTES.sub(line, notebook.cells[0].source)
+    notebook.cells[0].source = MINUTES.sub(minutes_line(root, stem), notebook.cells[0].source)
     nbformat.write(notebook, path)
+
+
+def minutes_line(root: Path, stem: str) -> str:
+    """The last line of a notebook's title."""
+    cpu, gpu, card = minutes(root)
+    line = f"Measured on two CPU cores: {in_words(cpu[stem])}."
+    return line + (f" On a GPU ({card}): {in_words(gpu[stem])}." if stem in gpu else "")
 
 
 def in_words(minutes: float) -> str:

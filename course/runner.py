@@ -21,17 +21,14 @@ from typing import Any
 from vit_helpers.errors import CourseError
 from vit_helpers.runtime import bar
 
-from . import frontpage
+from . import BUILD, ROOT, frontpage
 from .page import html_page, strip_views
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-BUILD = ROOT / "build"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SOLVED = BUILD / "solved"
 CELL_TIMEOUT_SECONDS = 1200
 DEVICE = r"^device:? (.+?)(?: ·|,|$)"  # in the output of the set-up cell
-TEST_STEPS = ("unit", "notebooks", "lint", "solved", "coverage", "browser", "site")
 
 
 @dataclass

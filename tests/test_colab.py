@@ -1,9 +1,8 @@
-"""On Colab: the address in one place, the first cell, what it installs, and shown widgets."""
+"""On Colab: what the first cell installs, shown widgets, and each notebook alone."""
 
 import contextlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,115 +14,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from IPython.core.inputtransformer2 import TransformerManager
 
-from course import address, runner
-from vit_helpers import __main__, colab, runtime
+from vit_helpers import colab, runtime
 from vit_helpers.errors import CourseError
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-# --- the address -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_badge_and_first_cell_carry_the_address(path):
-    cells = nbformat.read(path, as_version=4).cells
-    assert address.badge(path.stem) in cells[0].source
-    first = next(c for c in cells if c.cell_type == "code")
-    assert first.source == address.first_cell()
-    assert first.outputs == []
-    assert first.source.count("\n") < 10
-
-
-@pytest.fixture
-def clone(tmp_path):
-    """A copy of the files that carry the address."""
-    for path in (ROOT / "course" / "address.py", ROOT / "README.md", *NOTEBOOKS):
-        copy = tmp_path / path.relative_to(ROOT)
-        copy.parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, copy)
-    return tmp_path
-
-
-def contents(folder):
-    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def test_stamp_changes_the_address_everywhere_and_nothing_else(clone, monkeypatch, capsys):
-    before = contents(clone)
-    monkeypatch.setattr(runner, "ROOT", clone)
-    assert __main__.main(["stamp", "ada/vit-course.x"]) == 0
-    assert "01_classify.ipynb" in capsys.readouterr().out
-    after = contents(clone)
-    old, new = address.REPOSITORY.encode(), b"ada/vit-course.x"
-    carried = rb"(github\.com/|google\.com/github/|mybinder\.org/v2/gh/)" + re.escape(old)
-    assert any(re.search(carried, content) for content in before.values())
-    assert not any(re.search(carried, content) for content in after.values())
-    module = after[clone / "course" / "address.py"].decode()
-    assert module.splitlines().count('REPOSITORY = "ada/vit-course.x"') == 1
-    assert all(new in content for p, content in after.items() if p.suffix == ".ipynb")
-
-    address.stamp("ada/vit-course", clone)  # a name that begins as the other one does
-    address.stamp(address.REPOSITORY, clone)
-    assert contents(clone) == before
-    assert address.stamp(address.REPOSITORY, clone) == []
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", "ada", "ada/", "/vit", "ada/vit/x", "https://github.com/a/b", 'a/b"; x = "', "a b/c"],
-)
-def test_stamp_refuses_what_is_no_address(clone, name):
-    before = contents(clone)
-    with pytest.raises(CourseError, match="write OWNER/REPO"):
-        address.stamp(name, clone)
-    assert contents(clone) == before
-
-
-def test_stamp_outside_a_clone(tmp_path):
-    with pytest.raises(CourseError, match="no clone of the course"):
-        address.stamp("ada/vit", tmp_path)
-
-
-# --- the first cell ----------------------------------------------------------------------------
-
-
-def run_first_cell(monkeypatch, found):
-    """Run the cell as IPython would, and record the commands that it would run."""
-    import importlib.util
-
-    asked = []
-    shell = types.SimpleNamespace(system=asked.append)
-    source = TransformerManager().transform_cell(address.first_cell())
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
-    names = {"get_ipython": lambda: shell}
-    exec(compile(source, "first cell", "exec"), names)
-    return asked
-
-
-def test_where_the_course_is_installed_the_first_cell_does_nothing(monkeypatch, capsys):
-    monkeypatch.setattr(colab, "complete", lambda: pytest.fail("nothing is to be installed"))
-    asked = run_first_cell(monkeypatch, found=object())
-    assert asked == []
-    assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("variable", [None, "/some/clone"])
-def test_where_it_is_not_the_first_cell_installs_the_course_without_its_needs(
-    monkeypatch, variable
-):
-    completed = []
-    monkeypatch.setattr(colab, "complete", lambda: completed.append(1))
-    monkeypatch.delenv("VIT_REPO", raising=False)
-    if variable:
-        monkeypatch.setenv("VIT_REPO", variable)
-    asked = run_first_cell(monkeypatch, found=None)
-    place = variable or address.archive()
-    assert asked == [f'"{sys.executable}" -m pip install --quiet --no-deps "{place}"']
-    assert completed == [1]
 
 
 # --- what is missing ---------------------------------------------------------------------------
