@@ -42,6 +42,9 @@ if not find_spec("vit_helpers"):
 NAME = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.\.?$)(?!.*\.git$)[\w.-]{1,100}", re.A)
 REPOSITORY_LINE = re.compile(r'^REPOSITORY = ".*?"', re.M)
 CITATION_LINE = re.compile(r"^repository-code: .*\n", re.M)
+ROW_BADGE = re.compile(
+    r"(<!-- badge: (\w+) -->\n\n)(?:\[!\[Open in .*\n\n)?"
+)  # a row of the README
 BADGE_LINE = re.compile(r"^\[!\[Open in .*\n\n?", re.M)
 
 
@@ -90,6 +93,16 @@ def badges(notebook: str, repository: str, only: tuple[str, ...] = ()) -> str:
     )
 
 
+def with_badges(markdown: str, repository: str) -> str:
+    """The rows with a badge in each, or without any where the repository has no address yet."""
+
+    def row(found: re.Match) -> str:
+        badge = badges(found[2], repository, only=("Colab",))
+        return found[1] + (f"{badge}\n\n" if badge else "")
+
+    return ROW_BADGE.sub(row, markdown)
+
+
 def stamped_notebook(text: str, name: str, repository: str) -> str:
     """The text of a notebook file with the address in its title and in its first code cell.
 
@@ -127,8 +140,6 @@ def stamped_files(repository: str, root: Path) -> dict[Path, str]:
     Raises:
         CourseError: If `root` is no clone, or a file is not as the course has it.
     """
-    from . import frontpage
-
     here, readme, citation = (root / p for p in ("course/address.py", "README.md", "CITATION.cff"))
     notebooks = sorted((root / "notebooks").glob("*.ipynb"))
     if not notebooks or not all(path.is_file() for path in (here, readme, citation)):
@@ -138,7 +149,7 @@ def stamped_files(repository: str, root: Path) -> dict[Path, str]:
     }
     new = {path: stamped_notebook(texts[path], path.name, repository) for path in notebooks}
     new[here] = REPOSITORY_LINE.sub(f'REPOSITORY = "{repository}"', texts[here], count=1)
-    new[readme] = frontpage.with_badges(texts[readme], repository)
+    new[readme] = with_badges(texts[readme], repository)
     line = f"repository-code: https://github.com/{repository}\n" if repository else ""
     new[citation] = CITATION_LINE.sub("", texts[citation]) + line
     return {path: text for path, text in new.items() if text != texts[path]}

@@ -37,7 +37,6 @@ MINUTES = re.compile(r"Measured on two CPU cores: .*")
 MARKS = "<!-- notebooks -->\n", "<!-- /notebooks -->"
 MEASURED_MARKS = "<!-- measured -->\n", "<!-- /measured -->"
 GUIDE_MARKS = "<!-- minutes -->\n", "<!-- /minutes -->"
-BADGES = re.compile(r"(<!-- badge: (\w+) -->\n\n)(?:\[!\[Open in .*\n\n)?")
 CPU = "CPU"  # as the set-up cell calls it; anything else is the name of a GPU
 
 
@@ -55,7 +54,7 @@ def update(root: Path) -> None:
 
 def texts(root: Path) -> dict[Path, str]:
     """The README and two pages of `docs/` with the parts that come from the notebooks."""
-    rows = with_badges(notebook_rows(root), address.REPOSITORY)
+    rows = address.with_badges(notebook_rows(root), address.REPOSITORY)
     parts = (
         (root / "README.md", MARKS, rows),
         (root / "docs" / "measured.md", MEASURED_MARKS, measured_table(root)),
@@ -71,16 +70,6 @@ def between(text: str, marks: tuple[str, str], new: str) -> str:
     before, rest = text.split(marks[0])
     _, after = rest.split(marks[1])
     return before + marks[0] + "\n" + new + "\n" + marks[1] + after
-
-
-def with_badges(markdown: str, repository: str) -> str:
-    """The rows with a badge in each, or without any where the repository has no address yet."""
-
-    def row(found: re.Match) -> str:
-        badge = address.badges(found[2], repository, only=("Colab",))
-        return found[1] + (f"{badge}\n\n" if badge else "")
-
-    return BADGES.sub(row, markdown)
 
 
 def picture(root: Path, stem: str) -> tuple[bytes, str]:
