@@ -21,7 +21,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.stop_on_first_error = False
 
 TOOLS = ("hypothesis", "nbval", "pytest", "pyyaml")  # what the tests need, and no learner
-RIVALS = ("fast-vit-rollout", "opencv-python-headless")  # a package to compare with
+COMPARED = ("fast-vit-rollout", "opencv-python-headless")  # a package to compare with
 OFFLINE = {"VIT_SOURCE": "offline", "VIT_PROFILE": "quick", "VIT_SEED": "0", "VIT_BARS": "off"}
 
 
@@ -52,7 +52,7 @@ def newest(session: nox.Session) -> None:
 @nox.session
 def extras(session: nox.Session) -> None:
     """What needs packages that a learner may not have: OpenVINO, and a package to compare with."""
-    session.install("-r", "requirements.txt", "-e", ".[openvino]", *RIVALS)
+    session.install("-r", "requirements.txt", "-e", ".[openvino]", *COMPARED)
     session.run("pytest", "-q", "-k", "openvino or published_package", "tests", env=OFFLINE)
 
 

@@ -152,9 +152,9 @@ class TestNotebook:
         source = "".join("".join(c["source"]) for c in cells(path, "code"))
         assert not re.search(r"rt\.source|VIT_SOURCE|offline", source)
 
-    def test_no_widget_state_and_at_most_three_megabytes(self, path):
+    def test_no_widget_state_and_at_most_four_megabytes(self, path):
         assert "widgets" not in read(path)["metadata"]
-        assert path.stat().st_size <= 3_000_000
+        assert path.stat().st_size <= 4_000_000
 
     def test_the_title_says_the_minutes_that_were_measured(self, path):
         title = "".join(cells(path, "markdown")[0]["source"])
