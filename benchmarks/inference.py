@@ -10,12 +10,14 @@ import torch
 from vit_helpers import data, efficiency, models, plots, runtime
 from vit_helpers.errors import CourseError
 
+from . import variants
+from .machine import machine, save_results
 from .widening import widen
 
 COLUMNS = (
-    *("median ms", "p5 ms", "p95 ms", "images/s", "speed-up", "from", "to", "verdict"),
-    *("MB", "memory MB", "agreement", "agreement from", "logit difference", "accuracy"),
-    *("same in a batch", "of possible"),
+    *("runs on", "median ms", "p5 ms", "p95 ms", "images/s", "speed-up", "95 %", "verdict", "MB"),
+    *("agreement", "agreement 95 %", "logit difference", "accuracy", "same in a batch"),
+    *("floor ms", "of possible"),
 )
 CALIBRATION_PICTURES = 48
 
@@ -54,8 +56,8 @@ def run(request: Request) -> int:
         CourseError: If the model cannot be loaded or is not a ViT, a variant is unknown, or a
             batch is larger than the number of pictures.
     """
-    chosen = efficiency.select(*request.names) if request.names else list(efficiency.VARIANTS)
-    baseline = efficiency.select(efficiency.BASELINE)
+    chosen = variants.select(*request.names) if request.names else list(variants.VARIANTS)
+    baseline = variants.select(efficiency.BASELINE)
     chosen = baseline + [v for v in chosen if v not in baseline]
     rt = runtime.setup("classifier", "cifar10")
     count = rt.pick(quick=200, full=1000) if request.pictures is None else request.pictures
@@ -70,17 +72,20 @@ def run(request: Request) -> int:
     own, labels = data.own_pictures(model, count, rt.seed)
     pictures = torch.stack([transform(data.to_tensor(picture)) for picture in own])
     request.folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(efficiency.Workshop(model, _calibration(transform, rt.seed))) as shop:
-        rates = efficiency.matrix_rates(rt.device)
-        print(f"\n{efficiency.machine()['processor']}, {torch.get_num_threads()} threads")
-        print(efficiency.for_reading(efficiency.rate_table(rates, shop.flops(False))).to_string())
-        attempts = efficiency.build(shop, chosen)
-        failed = False
+    calibration = _calibration(transform, rt.seed)
+    with contextlib.closing(variants.ExportContext(model, calibration)) as context:
+        rates = _rates(rt.device)
+        print(f"\n{machine()['processor']}, {torch.get_num_threads()} threads")
+        for device, own_rates in rates.items():
+            table = efficiency.rate_table(own_rates, context.operations())
+            print(f"{device}\n{efficiency.for_reading(table).to_string()}")
+        attempts = variants.build(context, chosen)
         for batch in request.batches:
             frame = efficiency.compare(
-                attempts,
+                {a.name: a.engine for a in attempts if a.engine is not None},
                 pictures,
                 min(request.rounds, len(pictures) // batch),
+                missing=variants.missing(attempts),
                 labels=labels,
                 batch=batch,
                 rates=rates,
@@ -89,9 +94,14 @@ def run(request: Request) -> int:
             about = {"model": request.model or "classifier", "widen": request.widen}
             about |= {"batch": batch, "rates": rates}
             _write(frame, request.folder / f"batch-{batch}", about)
-            failed = failed or bool(efficiency.failures(frame))
     print(f"\nwritten to {request.folder}")
-    return int(failed)
+    return int(any(a.status == "failed" for a in attempts))
+
+
+def _rates(device: torch.device) -> dict[str, dict[str, float]]:
+    """The matrix rates by device: int8 engines run on the CPU, also where there is a GPU."""
+    rates = {"CPU": efficiency.matrix_rates("cpu")}
+    return rates if device.type == "cpu" else rates | {"GPU": efficiency.matrix_rates(device)}
 
 
 def load(model_id: str | None):
@@ -119,15 +129,15 @@ def _calibration(transform, seed: int) -> torch.Tensor:
 
 
 def _show(frame, batch: int, count: int) -> None:
-    shown = efficiency.for_reading(frame[frame["status"] == "ran"], COLUMNS)
+    shown = efficiency.for_reading(frame[frame["not here"] == ""], COLUMNS)
     print(f"\nbatch {batch}, {count} pictures\n{shown.to_string()}")
-    for name, row in frame[frame["status"] != "ran"].iterrows():
-        print(f"{row['status']}: {name} ({row['reason']})")
-    print(f"recommended: {efficiency.recommend(frame)}")
+    for name, reason in frame.loc[frame["not here"] != "", "not here"].items():
+        print(f"{name}: {reason}")
+    print(f"recommended: {' or '.join(efficiency.recommend(frame))}")
 
 
 def _write(frame, stem: Path, about: dict) -> None:
     efficiency.write_whole(stem.with_suffix(".csv"), frame.to_csv)
-    efficiency.save_results(frame, stem.with_suffix(".json"), **about)
+    save_results(frame, stem.with_suffix(".json"), **about)
     picture = plots.speed_agreement(frame).png()
     efficiency.write_whole(stem.with_suffix(".png"), lambda part: Path(part).write_bytes(picture))

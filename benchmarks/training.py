@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from vit_helpers import data, efficiency, frozen, models, runtime, training
 from vit_helpers.errors import one_of
 
+from .machine import machine
 from .widening import widen
 
 OLD = "old tutorial"
@@ -272,7 +273,7 @@ def run(request: Request) -> int:
                 laps[name].append(lap)
         order = order[1:] + order[:1]
     table = summary(laps, track)
-    print(f"\n{efficiency.machine()['processor']}, {torch.get_num_threads()} threads")
+    print(f"\n{machine()['processor']}, {torch.get_num_threads()} threads")
     print(f"{request.pictures} pictures in batches of {request.batch}, {request.rounds} rounds")
     print(table.round(3).to_string())
     request.folder.mkdir(parents=True, exist_ok=True)
@@ -281,7 +282,7 @@ def run(request: Request) -> int:
         "widen": request.widen,
         "pictures": request.pictures,
         "batch": request.batch,
-        "machine": efficiency.machine(),
+        "machine": machine(),
         "rows": table.to_dict(orient="index"),
     }
     text = json.dumps(about, indent=1) + "\n"
@@ -306,7 +307,8 @@ def summary(laps: dict[str, list[Lap]], track: Track):
     model = copy.deepcopy(track.model).eval().cpu()
     pixels = track.val_set[0][0][None]
     with models.attention(model, "eager"):
-        forward = efficiency.count_flops(lambda x: model(pixel_values=x).logits, pixels)
+        counts = efficiency.count_operations(lambda x: model(pixel_values=x).logits, pixels)
+    forward = sum(counts.values())
     fastest = max(efficiency.matrix_rates(track.rt.device)[f] for f in _formats(track.rt))
     rate = {
         name: np.array([lap.pictures / lap.learning for lap in ls]) for name, ls in laps.items()

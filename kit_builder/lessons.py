@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks import variants
 from course import runner
 from vit_helpers import data, efficiency, models, runtime, training
 from vit_helpers.errors import CourseError
@@ -102,8 +103,8 @@ def int8_agreement(model: nn.Module, pictures: Iterable[Tensor], other: Tensor) 
     Raises:
         CourseError: The int8 network cannot be built here.
     """
-    with contextlib.closing(efficiency.Workshop(model, other)) as shop:
-        attempts = efficiency.build(shop, efficiency.select(efficiency.BASELINE, INT8))
+    with contextlib.closing(variants.ExportContext(model, other)) as context:
+        attempts = variants.build(context, variants.select(efficiency.BASELINE, INT8))
         engines = []
         for attempt in attempts:
             if attempt.engine is None:

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from benchmarks import inference as bench
+from benchmarks.machine import save_results
 from vit_helpers import __main__ as command
 from vit_helpers import efficiency
 from vit_helpers.errors import CourseError
@@ -39,7 +40,7 @@ def folder(tmp_path_factory):
 
 def test_tables_json_and_pictures_for_each_batch_size(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(efficiency, "matrix_rates", lambda device: {"fp32": 1e11})
-    arguments = ["bench", "inference", "--model", str(folder), "--variants", "fp32, SDPA"]
+    arguments = ["bench", "inference", "--model", str(folder), "--variants", "PyTorch SDPA"]
     arguments += ["--batch", "1", "4", "--pictures", "16", "--rounds", "2", "--to", str(tmp_path)]
     assert command.main(arguments) == 0
     printed = capsys.readouterr().out
@@ -49,11 +50,8 @@ def test_tables_json_and_pictures_for_each_batch_size(folder, tmp_path, capsys, 
         content = json.loads((tmp_path / f"batch-{batch}.json").read_text(encoding="utf-8"))
         assert content["batch"] == batch
         assert content["machine"]["threads"] >= 1
-        assert [row["variant"] for row in content["variants"]] == [
-            efficiency.BASELINE,
-            "fp32, SDPA",
-        ]
-        table = pd.read_csv(tmp_path / f"batch-{batch}.csv", index_col="variant")
+        assert [row["engine"] for row in content["rows"]] == [efficiency.BASELINE, "PyTorch SDPA"]
+        table = pd.read_csv(tmp_path / f"batch-{batch}.csv", index_col="engine")
         assert table.loc[efficiency.BASELINE, "agreement"] == 1
         assert table["accuracy"].isna().all()  # its classes have no known labels
         assert (tmp_path / f"batch-{batch}.png").read_bytes().startswith(b"\x89PNG")
@@ -81,3 +79,12 @@ def test_an_unknown_variant_is_named_before_anything_is_loaded(capsys):
 def test_a_batch_that_does_not_fit_is_named_before_anything_is_loaded(capsys, batch):
     assert command.main(["bench", "inference", "--pictures", "16", "--batch", batch]) == 2
     assert f"batch {batch}" in capsys.readouterr().err
+
+
+def test_json_holds_null_for_what_was_not_measured(tmp_path):
+    frame = pd.DataFrame({"median ms": [1.5, float("nan")]}, index=["a", "b"]).rename_axis("engine")
+    path = save_results(frame, tmp_path / "table.json", model="tiny")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["median ms"] for row in content["rows"]] == [1.5, None]
+    assert content["machine"]["threads"] == torch.get_num_threads()
+    assert content["model"] == "tiny"

@@ -19,8 +19,10 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from vit_helpers import data, efficiency, models, plots
-from vit_helpers.efficiency import BASELINE, Engine, Variant
+from benchmarks import variants
+from benchmarks.variants import ExportContext, Variant
+from vit_helpers import data, efficiency, images, models, plots, runtime
+from vit_helpers.efficiency import BASELINE, Engine
 from vit_helpers.errors import CourseError
 
 
@@ -47,22 +49,22 @@ def pictures():
 
 
 @pytest.fixture(scope="module")
-def shop(model, pictures):
-    shop = efficiency.Workshop(model, pictures[:4], merged_per_layer=2)
-    yield shop
-    shop.close()
+def context(model, pictures):
+    context = ExportContext(model, pictures[:4], merged_per_layer=2)
+    yield context
+    context.close()
 
 
 @pytest.fixture(scope="module")
-def built(shop):
+def built(context):
     """The variants that take seconds, and what building them printed. A warning is an error."""
-    slow = ("torch.compile", "OpenVINO")
-    variants = [v for v in efficiency.VARIANTS if not v.minutes and not v.name.startswith(slow)]
+    slow = ("torch.compile", "torchao", "bf16, torch", "OpenVINO")
+    chosen = [v for v in variants.VARIANTS if not v.name.startswith(slow)]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            attempts = efficiency.build(shop, variants)
+            attempts = variants.build(context, chosen)
     return attempts, printed.getvalue()
 
 
@@ -73,22 +75,19 @@ def attempts(built):
 
 class TestVariants:
     def test_names_are_unique_and_the_baseline_comes_first(self):
-        names = [v.name for v in efficiency.VARIANTS]
+        names = [v.name for v in variants.VARIANTS]
         assert len(set(names)) == len(names)
         assert names[0] == BASELINE
-
-    def test_every_family_has_a_colour_and_a_marker(self):
-        assert {v.family for v in efficiency.VARIANTS} == set(plots.FAMILY_STYLES)
 
     def test_none_fails_here(self, attempts):
         assert not [f"{a.name}: {a.reason}" for a in attempts if a.status == "failed"]
 
-    def test_each_engine_answers_like_its_network_for_any_batch(self, shop, attempts, pictures):
+    def test_each_engine_answers_like_its_network_for_any_batch(self, context, attempts, pictures):
         for attempt in attempts:
             if attempt.engine is None:
                 continue
             with torch.no_grad():
-                expected = shop.network(attempt.variant.merged)(pictures)
+                expected = context.network(attempt.variant.merged)(pictures)
             for batch in (1, 2, 7):
                 logits = attempt.engine(pictures[:batch])
                 assert logits.dtype == torch.float32, attempt.name
@@ -103,40 +102,40 @@ class TestVariants:
     def test_building_prints_nothing(self, built):
         assert built[1] == ""
 
-    def test_nothing_half_written_is_left(self, shop, attempts):
-        assert not list(shop.folder.glob("part-*"))
+    def test_nothing_half_written_is_left(self, context, attempts):
+        assert not list(context.folder.glob("part-*"))
 
     def test_closing_deletes_the_exported_files(self, model, pictures):
-        shop = efficiency.Workshop(model, pictures[:1])
-        folder = shop.folder
+        context = ExportContext(model, pictures[:1])
+        folder = context.folder
         assert folder.is_dir()
-        shop.close()
+        context.close()
         assert not folder.exists()
 
-    def test_a_missing_compiler_is_a_row_with_its_reason(self, shop, monkeypatch):
+    def test_a_missing_compiler_is_a_row_with_its_reason(self, context, monkeypatch):
         monkeypatch.setattr("vit_helpers.runtime.shutil.which", lambda name: None)
-        (attempt,) = efficiency.build(shop, efficiency.select("torch.compile"))
+        (attempt,) = variants.build(context, variants.select("torch.compile"))
         assert attempt.status == "not here"
         assert "C++ compiler" in attempt.reason
 
-    def test_a_builder_that_raises_is_a_row_and_the_others_go_on(self, shop):
-        def broken(shop):
+    def test_a_builder_that_raises_is_a_row_and_the_others_go_on(self, context):
+        def broken(context):
             raise RuntimeError("no such kernel\nand a long story")
 
-        bad = Variant("broken", "int8", broken)
-        good = efficiency.select(BASELINE)
-        failed, fine = efficiency.build(shop, [bad, *good])
+        bad = Variant("broken", broken)
+        good = variants.select(BASELINE)
+        failed, fine = variants.build(context, [bad, *good])
         assert (failed.status, failed.reason) == ("failed", "RuntimeError: no such kernel")
         assert fine.status == "ran"
 
-    def test_an_engine_with_infinite_logits_is_failed(self, shop):
-        wrong = Variant("inf", "int8", lambda shop: Engine(lambda x: x.sum() / torch.zeros(1), 1.0))
-        (attempt,) = efficiency.build(shop, [wrong])
+    def test_an_engine_with_infinite_logits_is_failed(self, context):
+        wrong = Variant("inf", lambda context: Engine(lambda x: x.sum() / torch.zeros(1), 1.0))
+        (attempt,) = variants.build(context, [wrong])
         assert attempt.status == "failed"
 
     def test_an_unknown_name_is_named(self):
         with pytest.raises(CourseError, match="'fp64'"):
-            efficiency.select("fp64")
+            variants.select("fp64")
 
     def test_twins_share_their_weights(self, model):
         twin = efficiency.with_attention(model, "sdpa")
@@ -145,21 +144,21 @@ class TestVariants:
             assert mine is theirs
 
 
-class TestWorkshop:
+class TestExportContext:
     def test_refuses_a_model_that_is_no_vit(self, pictures):
         config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1])
         with pytest.raises(CourseError, match="not a ViT"):
-            efficiency.Workshop(ResNetForImageClassification(config), pictures)
+            ExportContext(ResNetForImageClassification(config), pictures)
 
     def test_refuses_a_model_in_half_precision(self, model, pictures):
         half = copy.deepcopy(model).half()
         with pytest.raises(CourseError, match="float16"):
-            efficiency.Workshop(half, pictures)
+            ExportContext(half, pictures)
 
     @pytest.mark.parametrize("shape", [(0, 3, 32, 32), (3, 32, 32)])
     def test_refuses_no_calibration_pictures(self, model, shape):
         with pytest.raises(CourseError, match="calibration"):
-            efficiency.Workshop(model, torch.zeros(shape))
+            ExportContext(model, torch.zeros(shape))
 
 
 class TestExport:
@@ -213,11 +212,20 @@ class TestRace:
             assert answers[f"call {i}"] == [10 * x + i for x in range(inputs)]
             assert len(seconds[f"call {i}"]) == inputs
 
-    def test_calls_take_turns_and_another_begins_each_round(self):
+    def test_calls_take_turns_in_a_new_order_each_round(self):
         log = []
-        calls = {name: lambda x, name=name: log.append(name) for name in "ab"}
-        efficiency.race(calls, [0, 1], rounds=2)
-        assert log == list("aabb" + "bbaa")  # each turn: one call to warm up, one that counts
+        calls = {name: lambda x, name=name: log.append(name) for name in "abc"}
+        efficiency.race(calls, range(12), rounds=12)
+        turns = ["".join(log[i : i + 6 : 2]) for i in range(0, len(log), 6)]
+        assert len(turns) == 12 and all(sorted(turn) == list("abc") for turn in turns)
+        assert log[::2] == log[1::2]  # each turn: one call to warm up, one that counts
+        followers = {turn[i + 1] for turn in turns for i in range(2) if turn[i] == "a"}
+        assert followers == {"b", "c"}  # nobody always runs behind the same other one
+
+    def test_an_answer_keeps_no_graph(self):
+        weight = torch.ones(3, requires_grad=True)
+        _, answers = efficiency.race({"a": lambda x: weight * x}, [1.0, 2.0], rounds=1)
+        assert not any(answer.requires_grad for answer in answers["a"])
 
     @pytest.mark.parametrize("rounds", [0, 3])
     def test_refuses_a_wrong_number_of_rounds(self, rounds):
@@ -275,228 +283,148 @@ class TestRace:
 
 
 class TestCompare:
-    def test_every_attempt_has_a_row_and_the_baseline_agrees_with_itself(self, attempts, pictures):
-        frame = efficiency.compare(attempts, pictures, rounds=2)
-        assert list(frame.index) == [a.name for a in attempts]
+    @pytest.fixture
+    def engines(self, attempts):
+        return {a.name: a.engine for a in attempts if a.engine}
+
+    def test_every_engine_has_a_row_and_the_baseline_agrees_with_itself(self, engines, pictures):
+        frame = efficiency.compare(engines, pictures, 2, missing={"torchao": "not installed"})
+        assert list(frame.index) == [*engines, "torchao"]
         assert frame.loc[BASELINE, "speed-up"] == 1
         assert frame.loc[BASELINE, "agreement"] == 1
         assert frame.loc[BASELINE, "logit difference"] == 0
-        assert efficiency.failures(frame) == []
-        assert frame.loc["fp16 weights", "status"] in ("ran", "not here")
-
-    def test_a_failed_variant_is_listed_with_its_reason(self, shop, pictures):
-        def broken(shop):
-            raise RuntimeError("no such kernel")
-
-        variants = [*efficiency.select(BASELINE), Variant("broken", "int8", broken)]
-        frame = efficiency.compare(efficiency.build(shop, variants), pictures, rounds=1)
-        assert efficiency.failures(frame) == ["broken: RuntimeError: no such kernel"]
         shown = efficiency.for_reading(frame)
-        assert shown.loc["broken", "median ms"] == "–"
+        assert shown.loc["torchao", "not here"] == "not installed"
+        assert shown.loc["torchao", "median ms"] == "–"
 
-    def test_without_the_baseline_there_is_nothing_to_compare(self, attempts, pictures):
-        with pytest.raises(CourseError, match="did not run"):
-            efficiency.compare(attempts[1:], pictures, rounds=1)
+    def test_without_the_baseline_there_is_nothing_to_compare(self, engines, pictures):
+        others = {name: engine for name, engine in engines.items() if name != BASELINE}
+        with pytest.raises(CourseError, match=BASELINE):
+            efficiency.compare(others, pictures, rounds=1)
 
-    def test_accuracy_intervals_and_shares_by_hand(self, attempts, pictures, model):
+    def test_accuracy_intervals_and_shares_by_hand(self, engines, pictures, model):
         with torch.no_grad():
             right = model(pictures).logits.argmax(-1)
         labels = right.clone()
         labels[:4] = (labels[:4] + 1) % 5
-        rates = {"fp32": 1e12}
-        frame = efficiency.compare(attempts, pictures, 2, labels=labels, rates=rates, company=9)
+        rates = {"CPU": {"fp32": 1e12}}
+        frame = efficiency.compare(engines, pictures, 2, labels=labels, rates=rates, in_batches=9)
         base = frame.loc[BASELINE]
         assert base["accuracy"] == 0.75
         assert base["agreement from"] < base["agreement"] == base["agreement to"] == 1
         assert base["same in a batch"] == 1
-        expected = attempts[0].engine.flops * base["images/s"] / 1e12
-        assert base["of possible"] == pytest.approx(expected)
-        assert np.isnan(frame.loc["ONNX Runtime int8 dynamic", "of possible"])  # no int8 rate
+        assert base["computes in"] == "fp32"
+        assert base["floor ms"] == pytest.approx(1e3 * engines[BASELINE].operations["fp32"] / 1e12)
+        assert base["of possible"] == pytest.approx(base["floor ms"] / base["median ms"])
+        assert np.isnan(frame.loc["ONNX Runtime int8 dynamic", "floor ms"])  # no int8 rate
 
-    def test_batches_leave_out_what_is_left_over(self, attempts, pictures):
-        frame = efficiency.compare(attempts[:2], pictures[:10], 2, batch=4)
+    def test_the_rate_of_a_gpu_is_no_floor_for_an_engine_on_the_cpu(self, engines, pictures):
+        frame = efficiency.compare(engines, pictures, 1, rates={"GPU": {"fp32": 1e15}})
+        on_cpu = frame[frame["runs on"] == "CPU"]
+        assert len(on_cpu) and on_cpu["floor ms"].isna().all()
+
+    def test_batches_leave_out_what_is_left_over(self, engines, pictures):
+        frame = efficiency.compare({BASELINE: engines[BASELINE]}, pictures[:10], 2, batch=4)
         rate = 4e3 / frame.loc[BASELINE, "median ms"]
         assert frame.loc[BASELINE, "images/s"] == pytest.approx(rate)
 
     @pytest.mark.parametrize("batch", [0, 17])
-    def test_refuses_a_batch_that_does_not_fit(self, attempts, pictures, batch):
+    def test_refuses_a_batch_that_does_not_fit(self, engines, pictures, batch):
         with pytest.raises(CourseError, match=f"batch is {batch}"):
-            efficiency.compare(attempts, pictures, 1, batch=batch)
+            efficiency.compare(engines, pictures, 1, batch=batch)
 
-    def test_refuses_labels_of_other_pictures(self, attempts, pictures):
+    def test_refuses_labels_of_other_pictures(self, engines, pictures):
         with pytest.raises(CourseError, match="3 labels do not fit 16"):
-            efficiency.compare(attempts, pictures, 1, labels=torch.zeros(3))
+            efficiency.compare(engines, pictures, 1, labels=torch.zeros(3))
 
-    def test_an_engine_that_depends_on_neighbours_is_seen(self, shop, pictures):
-        def neighbourly(shop):
-            plain = efficiency.select(BASELINE)[0].build(shop)
-            return Engine(lambda x: plain(x) * (1 if len(x) == 1 else -1), 1.0)
-
-        variants = [*efficiency.select(BASELINE), Variant("moody", "int8", neighbourly)]
-        frame = efficiency.compare(efficiency.build(shop, variants), pictures, rounds=1)
+    def test_an_engine_that_depends_on_neighbours_is_seen(self, engines, pictures):
+        plain = engines[BASELINE]
+        moody = Engine(lambda x: plain(x) * (1 if len(x) == 1 else -1), 1.0)
+        frame = efficiency.compare({BASELINE: plain, "moody": moody}, pictures, rounds=1)
         assert frame.loc["moody", "same in a batch"] == 0
         assert frame.loc["moody", "agreement"] == 1
 
-    def test_a_fast_engine_that_answers_wrongly_is_never_recommended(self, shop, pictures):
-        def wrong(shop):
-            return Engine(lambda x: torch.eye(5)[torch.arange(len(x)) % 5], 0.1)
-
-        variants = [*efficiency.select(BASELINE), Variant("constant", "int8", wrong)]
-        frame = efficiency.compare(efficiency.build(shop, variants), pictures, rounds=4)
-        assert frame.loc["constant", "speed-up"] > 1
+    def test_a_fast_engine_that_answers_wrongly_is_never_recommended(self, engines, pictures):
+        constant = Engine(lambda x: torch.eye(5)[torch.arange(len(x)) % 5], 0.1)
+        both = {BASELINE: engines[BASELINE], "constant": constant}
+        frame = efficiency.compare(both, pictures, rounds=4)
         assert frame.loc["constant", "verdict"] == "unusable"
-        assert efficiency.recommend(frame, 0.9) == BASELINE
+        assert efficiency.recommend(frame, 0.9) == [BASELINE]
         assert efficiency.pareto(frame) == [BASELINE]
         assert not frame.loc["constant", "pareto"]
 
-    def test_recommendation_and_pareto_line_by_hand(self):
+    def test_recommendation_ties_and_front_by_hand(self):
         frame = pd.DataFrame(
             {
-                "status": ["ran"] * 5 + ["not here"],
-                "speed-up": [1.0, 1.01, 3.0, 2.0, 9.0, np.nan],
-                "agreement": [1.0, 1.0, 0.96, 0.95, 0.5, np.nan],
-                "verdict": ["baseline", "no difference", "faster", "faster", "unusable", np.nan],
+                "speed-up": [1.0, 1.01, 3.0, 2.9, 2.0, 9.0, np.nan],
+                "from": [1.0, 0.9, 2.8, 2.7, 1.9, 8.0, np.nan],
+                "to": [1.0, 1.1, 3.2, 3.1, 2.1, 10.0, np.nan],
+                "agreement": [1.0, 1.0, 0.96, 0.95, 0.95, 0.5, np.nan],
+                "verdict": ["baseline", "no difference", *3 * ["faster"], "unusable", np.nan],
             },
-            index=["base", "same", "fast", "beaten", "wrong", "missing"],
+            index=[BASELINE, "same", "fast", "as fast", "beaten", "wrong", "missing"],
         )
         assert efficiency.pareto(frame) == ["same", "fast"]
-        assert efficiency.recommend(frame) == "fast"
-        assert efficiency.recommend(frame, 0.99) == BASELINE
+        assert efficiency.recommend(frame) == ["fast", "as fast"]
+        assert efficiency.recommend(frame, 0.99) == [BASELINE]
         with pytest.raises(CourseError, match="0.5"):
             efficiency.recommend(frame, 0.5)
 
-    def test_json_holds_the_machine_and_null_for_what_was_not_measured(
-        self, attempts, pictures, tmp_path
-    ):
-        import json
-
-        frame = efficiency.compare(attempts, pictures, rounds=2)
-        path = efficiency.save_results(frame, tmp_path / "table.json", model="tiny")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows = {row["variant"]: row for row in content["variants"]}
-        assert set(rows) == set(frame.index)
-        assert rows["fp16 weights"]["speed-up"] is None or torch.cuda.is_available()
-        assert content["machine"]["threads"] == torch.get_num_threads()
-        assert content["model"] == "tiny"
-
-    def test_agree_by_hand(self):
+    def test_agreement_by_hand(self):
         reference = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 2.0], [0.0, 9.0]])
         other = reference.clone()
         other[2] = torch.tensor([2.0, 2.5])
-        assert efficiency.agree(other, reference) == (0.75, 1.0)
+        assert efficiency.agreement(other, reference) == 0.75
 
-    def test_agree_refuses_other_shapes(self):
+    def test_agreement_refuses_other_shapes(self):
         with pytest.raises(CourseError, match=r"\(2, 3\)"):
-            efficiency.agree(torch.zeros(2, 3), torch.zeros(3, 3))
+            efficiency.agreement(torch.zeros(2, 3), torch.zeros(3, 3))
 
-    def test_measured_numbers_are_marked_and_the_rest_is_kept(self):
-        frame = pd.DataFrame({"speed-up": [1.0, 12.345], "status": ["ran", "ran"]})
-        shown = efficiency.for_reading(frame)
-        assert list(shown["speed-up"]) == ["≈ 1.00", "≈ 12.35"]
-        assert list(shown["status"]) == ["ran", "ran"]
+    def test_a_table_for_reading_has_few_digits_and_intervals_in_one_column(self):
+        frame = pd.DataFrame(
+            {"speed-up": [1.0, 12.345], "from": [1.0, 11.1], "to": [1.0, np.nan], "x": ["a", "b"]}
+        )
+        frame["agreement from"], frame["agreement to"] = [0.981, np.nan], [1.0, np.nan]
+        shown = efficiency.for_reading(frame, ["speed-up", "95 %", "agreement 95 %", "x"])
+        assert list(shown["speed-up"]) == ["1.00", "12.35"]
+        assert list(shown["95 %"]) == ["1.00 to 1.00", "11.10 to –"]
+        assert list(shown["agreement 95 %"]) == ["98.1 to 100.0 %", "–"]
+        assert list(shown["x"]) == ["a", "b"]
         # Padding would become &nbsp; in HTML, and a comparison of outputs would see the width.
         assert "&nbsp;" not in shown.to_html()
-
-
-class TestSweep:
-    def test_rows_memory_and_repeated_pictures(self, attempts, pictures):
-        ready = {a.name: a.engine for a in attempts if a.engine}
-        chosen = {n: ready[n] for n in (BASELINE, "ONNX Runtime fp32")}
-        table = efficiency.sweep(chosen, pictures[:3], [1, 4], rounds=1)
-        assert list(table["batch"]) == [1, 1, 4, 4]
-        np.testing.assert_allclose(table["ms per image"] * table["images/s"], 1000)
-        if not torch.cuda.is_available():
-            memory = table.set_index(["variant", "batch"])["memory MB"]
-            assert memory[BASELINE, 4] == pytest.approx(4 * memory[BASELINE, 1])
-            assert memory["ONNX Runtime fp32"].isna().all()
-
-    @pytest.mark.skipif(torch.cuda.is_available(), reason="counts storages on the CPU")
-    def test_peak_memory_counts_what_lives_and_not_views(self):
-        kilo = torch.zeros(250)  # 1,000 bytes
-
-        def two_then_one(x):
-            a = x + 1
-            b = a.view(10, 25) * 2  # alive: a, b
-            del a
-            return b.t() + 0  # alive: b and the result
-
-        assert efficiency.peak_memory(two_then_one, kilo) == 2000
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            torch.OutOfMemoryError("CUDA out of memory"),
-            MemoryError(),
-            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
-            RuntimeError("[ONNXRuntimeError] : Failed to allocate memory for requested buffer"),
-        ],
-    )
-    def test_out_of_memory_is_a_row_and_the_others_go_on(self, pictures, error):
-        def greedy(x):
-            if len(x) > 2:
-                raise error
-            return x.mean((2, 3))
-
-        engines = {"greedy": greedy, "modest": lambda x: x.mean((2, 3))}
-        table = efficiency.sweep(engines, pictures, [1, 2, 4, 8], rounds=1)
-        assert efficiency.largest_batch(table) == {"greedy": 2, "modest": 8}
-        full = table[table["note"] == "out of memory"]
-        assert list(zip(full["variant"], full["batch"], strict=True)) == [("greedy", 4)]
-        assert full["images/s"].isna().all()
-        assert set(efficiency.saturation(table)) == {"greedy", "modest"}
-        assert "modest" in plots.batch_sizes(table, efficiency.saturation(table)).alt
-
-    @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU says so itself")
-    def test_a_batch_that_would_not_fit_is_not_tried(self, pictures, monkeypatch):
-        monkeypatch.setattr(
-            "vit_helpers.efficiency.batches._free_memory", lambda: 3 * 3 * 32**2 * 4
-        )
-        seen = []
-
-        def engine(x):
-            seen.append(len(x))
-            return (x + 1).mean((2, 3))
-
-        table = efficiency.sweep({"e": engine}, pictures, [1, 2, 4, 8], rounds=1)
-        assert max(seen) == 2
-        assert efficiency.largest_batch(table) == {"e": 2}
-
-    def test_another_error_is_not_taken_for_missing_memory(self, pictures):
-        def broken(x):
-            raise RuntimeError("shapes do not fit")
-
-        with pytest.raises(RuntimeError, match="shapes"):
-            efficiency.sweep({"broken": broken}, pictures, [1], rounds=1)
-
-    def test_saturation_is_the_first_batch_near_the_best(self):
-        table = pd.DataFrame(
-            {
-                "variant": ["a", "a", "a", "b", "b", "b"],
-                "batch": [1, 2, 4] * 2,
-                "images/s": [10, 96, 100, 50, 40, 30],
-            }
-        )
-        assert efficiency.saturation(table) == {"a": 2, "b": 1}
 
 
 class TestRoofline:
     def test_operations_of_a_product_and_of_a_vit(self, model, pictures):
         linear = torch.nn.Linear(8, 3)
-        assert efficiency.count_flops(linear, torch.zeros(5, 8)) == 2 * 8 * 3
+        assert efficiency.count_operations(linear, torch.zeros(5, 8))["layers"] == 2 * 8 * 3
         tokens, width, layers = 17, 24, 2
         products = 4 * width * width + 2 * width * 48  # q, k, v, out; the MLP
-        attention = 2 * tokens * width  # scores and sum
-        patches = 16 * width * 3 * 8 * 8
-        head = width * 5
-        expected = 2 * (layers * tokens * (products + attention) + patches + head)
-        assert efficiency.count_flops(efficiency.LogitsOnly(model), pictures) == expected
+        expected = {
+            "layers": 2 * (layers * tokens * products + width * 5),
+            "attention": 2 * layers * tokens * 2 * tokens * width,  # scores and sum
+            "patches": 2 * 16 * width * 3 * 8 * 8,
+        }
+        assert efficiency.count_operations(efficiency.LogitsOnly(model), pictures) == expected
 
-    def test_rates_are_positive_and_a_table_says_the_least_time(self):
+    def test_attention_and_patches_stay_in_fp32_where_layers_are_int8(self):
+        kinds = {"layers": 8e9, "attention": 1e9, "patches": 1e9}
+        assert efficiency.runs_in("int8", kinds) == {"int8": 8e9, "fp32": 2e9}
+        assert efficiency.runs_in("bf16", kinds) == {"bf16": 10e9}
+        rates = {"int8": 4e12, "fp32": 1e12}
+        assert efficiency.floor_ms(efficiency.runs_in("int8", kinds), rates) == pytest.approx(4)
+        assert efficiency.floor_ms(efficiency.runs_in("fp32", kinds), rates) == pytest.approx(10)
+        assert np.isnan(efficiency.floor_ms({"bf16": 1e9}, rates))
+        assert np.isnan(efficiency.floor_ms({}, rates))
+
+    def test_rates_are_positive_and_a_table_says_the_floor(self):
         rates = efficiency.matrix_rates(seconds=0.01)
-        assert {"fp32", "bf16", "int8"} <= set(rates)
+        assert {"fp32", "int8"} <= set(rates)
+        assert ("bf16" in rates) == runtime.cpu_has_bf16()
         assert all(1e8 < rate < 1e16 for rate in rates.values())
-        table = efficiency.rate_table({"fp32": 2e9}, 1e9)
-        assert table.loc["fp32", "least ms"] == 500
+        kinds = {"layers": 1e9, "attention": 0.0, "patches": 0.0}
+        table = efficiency.rate_table({"fp32": 2e9}, kinds)
+        assert table.loc["fp32", "floor ms"] == 500
         assert table.loc["fp32", "GOP/s"] == 2
 
 
@@ -510,7 +438,7 @@ class TestMissing:
         ],
     )
     def test_a_missing_engine_is_a_row_that_says_how_to_get_it(
-        self, shop, monkeypatch, name, package
+        self, context, monkeypatch, name, package
     ):
         import importlib.util
 
@@ -518,15 +446,15 @@ class TestMissing:
         monkeypatch.setattr(
             importlib.util, "find_spec", lambda n, *a: None if n == package else real(n, *a)
         )
-        (attempt,) = efficiency.build(shop, efficiency.select(name))
+        (attempt,) = variants.build(context, variants.select(name))
         assert attempt.status == "not here"
         assert f"pip install {package}" in attempt.reason
 
 
-def test_openvino_answers_like_its_network_where_it_is_installed(shop, pictures):
+def test_openvino_answers_like_its_network_where_it_is_installed(context, pictures):
     pytest.importorskip("openvino")
     pytest.importorskip("nncf")
-    attempts = efficiency.build(shop, [v for v in efficiency.VARIANTS if "OpenVINO" in v.name])
+    attempts = variants.build(context, [v for v in variants.VARIANTS if "OpenVINO" in v.name])
     for attempt in attempts:
         assert attempt.status != "failed", attempt.reason
         if attempt.engine is None:
@@ -534,12 +462,12 @@ def test_openvino_answers_like_its_network_where_it_is_installed(shop, pictures)
         # nncf rounds sums and the patch convolution too, and this network is 24 numbers wide.
         close = {"fp32": 1e-4, "bf16": 0.5, "int8": 1.5}[attempt.variant.arithmetic]
         with torch.no_grad():
-            expected = shop.network(attempt.variant.merged)(pictures[:7])
+            expected = context.network(attempt.variant.merged)(pictures[:7])
         for batch in (1, 7):  # a bug of OpenVINO 2026.4 showed in batches only
             difference = (attempt.engine(pictures[:batch]) - expected[:batch]).abs().max()
             assert difference < close, (attempt.name, batch)
     # OpenVINO writes into folders only to learn a size: no file of it, whole or half, stays.
-    assert not [path for path in shop.folder.iterdir() if path.is_dir()]
+    assert not [path for path in context.folder.iterdir() if path.is_dir()]
 
 
 def test_int8_of_openvino_covers_what_a_rare_picture_shows(model, pictures):
@@ -547,11 +475,11 @@ def test_int8_of_openvino_covers_what_a_rare_picture_shows(model, pictures):
     pytest.importorskip("openvino")
     pytest.importorskip("nncf")
     bright = torch.cat([pictures[:7], 6 * pictures[7:8]])
-    shop = efficiency.Workshop(model, bright)
-    base, int8 = efficiency.build(shop, efficiency.select(BASELINE, "OpenVINO int8"))
+    context = ExportContext(model, bright)
+    base, int8 = variants.build(context, variants.select(BASELINE, "OpenVINO int8"))
     assert int8.status == "ran", int8.reason
     error = (int8.engine(bright) - base.engine(bright)).abs().amax(1)
-    shop.close()
+    context.close()
     assert error[7] < 0.3
 
 
@@ -559,44 +487,43 @@ def test_merged_int8_of_openvino_answers_a_picture_alone_as_in_a_batch(rt):
     pytest.importorskip("openvino")
     pytest.importorskip("nncf")
     model, processor = models.load_classifier("eager")
-    transform = data.eval_transform(processor)
     own, _ = data.own_pictures(model, 4, rt.seed)
-    some = torch.stack([transform(data.to_tensor(picture)) for picture in own])
-    shop = efficiency.Workshop(model, some)
-    (merged,) = efficiency.build(shop, efficiency.select("OpenVINO int8, merged"))
+    some = images.to_pixels(own, processor)
+    context = ExportContext(model, some)
+    (merged,) = variants.build(context, variants.select("OpenVINO int8, merged"))
     alone, together = merged.engine(some[:1]), merged.engine(some)
-    shop.close()
+    context.close()
     assert (alone - together[:1]).abs().max() < 1  # a graph fixed to one picture was off by 14
 
 
 class TestFigures:
-    def test_words_hold_every_variant_and_mark_what_was_measured(self, attempts, pictures):
-        frame = efficiency.compare(attempts, pictures[:4], rounds=2)
+    def test_words_hold_every_engine(self, attempts, pictures):
+        engines = {a.name: a.engine for a in attempts if a.engine}
+        frame = efficiency.compare(engines, pictures[:4], 2, missing={"torchao": "not installed"})
         plot = plots.speed_agreement(frame)
-        assert "Pareto line joins ≈" in plot.alt
-        for name in frame.index[frame["status"] == "ran"]:
-            assert f"{name} ≈" in plot.alt
+        assert all(f"{name} " in plot.alt for name in engines)
+        assert "torchao" not in plot.alt
 
-    def test_batch_sizes_draws_what_is_known(self):
-        table = pd.DataFrame(
-            {
-                "variant": ["a", "a"],
-                "batch": [1, 2],
-                "ms per image": [2.0, 1.0],
-                "images/s": [500.0, 1000.0],
-                "memory MB": [float("nan")] * 2,
-            }
-        )
-        plot = plots.batch_sizes(table, efficiency.saturation(table))
-        assert "from batch ≈ 2" in plot.alt
+    def test_names_in_the_figure_cover_neither_one_another_nor_a_point(self, attempts, pictures):
+        engines = {a.name: a.engine for a in attempts if a.engine}
+        plot = plots.speed_agreement(efficiency.compare(engines, pictures[:4], 2))
+        plot.draw_without_rendering()
+        (ax,) = plot.axes
+        boxes = [t.get_window_extent() for t in ax.texts if t.get_text()]
+        assert len(boxes) == len(engines)
+        for i, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[i + 1 :])
 
-    def test_timings_and_race_bars(self):
+    def test_batch_sizes_timings_and_race_bars_say_what_they_show(self):
+        table = pd.DataFrame({"engine": ["a", "a"], "batch": [1, 2], "images/s": [500.0, 1000.0]})
+        assert "from batch 2" in plots.batch_sizes(table).alt
         assert "5 timings" in plots.timings([9.0, 8.0], [1.0, 2.0, 3.0]).alt
-        table = efficiency.timing_table({"a": [0.1], "b": [0.05]}, "a")
-        assert "b ≈ 50.0 ms" in plots.race_bars(table).alt
+        table = efficiency.timing_table({"a": [0.1] * 4, "b": [0.05] * 4}, "a", rounds=2)
+        assert "b 50.0 ms" in plots.race_bars(table).alt
 
 
-def test_a_variant_is_one_entry(shop, pictures):
-    mine = replace(efficiency.select(BASELINE)[0], name="mine")
-    attempts = efficiency.build(shop, [*efficiency.select(BASELINE), mine])
-    assert efficiency.compare(attempts, pictures, rounds=1).loc["mine", "agreement"] == 1
+def test_a_variant_is_one_entry(context, pictures):
+    mine = replace(variants.select(BASELINE)[0], name="mine")
+    attempts = variants.build(context, [*variants.select(BASELINE), mine])
+    engines = {a.name: a.engine for a in attempts}
+    assert efficiency.compare(engines, pictures, rounds=1).loc["mine", "agreement"] == 1

@@ -9,9 +9,10 @@ import math
 import pytest
 import torch
 
+from benchmarks import variants
 from benchmarks.widening import widen
 from course import runner
-from vit_helpers import data, efficiency, models, runtime, training
+from vit_helpers import data, efficiency, images, models, runtime, training
 
 pytestmark = pytest.mark.gpu
 
@@ -112,16 +113,15 @@ def test_fine_tuning_is_faster_in_the_cards_own_format(rt, large, monkeypatch):
 
 
 def test_inference_is_faster_in_half_precision_and_answers_the_same(rt, large):
-    half = "bf16 weights" if rt.precision == torch.bfloat16 else "fp16 weights"
-    processor = models.load_processor()
+    half = "PyTorch bf16" if rt.precision == torch.bfloat16 else "PyTorch fp16"
     own, _ = data.own_pictures(large, 256, 0)
-    transform = data.eval_transform(processor)
-    pictures = torch.stack([transform(data.to_tensor(picture)) for picture in own])
-    shop = efficiency.Workshop(large, pictures[:8])
-    attempts = efficiency.build(shop, efficiency.select(efficiency.BASELINE, half))
-    frame = efficiency.compare(attempts, pictures, rounds=4, batch=32)
-    shop.close()
-    assert list(frame["status"]) == ["ran"] * len(attempts)
+    pictures = images.to_pixels(own, models.load_processor())
+    context = variants.ExportContext(large, pictures[:8])
+    attempts = variants.build(context, variants.select(efficiency.BASELINE, half))
+    engines = {a.name: a.engine for a in attempts}
+    frame = efficiency.compare(engines, pictures, rounds=4, batch=32)
+    context.close()
+    assert list(frame["runs on"]) == ["GPU", "GPU"]
     assert frame.loc[half, "speed-up"] > 1.5
     assert frame.loc[half, "agreement"] >= 0.98
 

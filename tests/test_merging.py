@@ -14,6 +14,8 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from benchmarks import variants
+from benchmarks.variants import ExportContext
 from vit_helpers import efficiency
 from vit_helpers.efficiency import MergingViT, merge
 from vit_helpers.errors import CourseError
@@ -70,10 +72,11 @@ def test_a_picture_of_one_batch_does_not_depend_on_the_others(model, pictures):
 
 
 def test_merging_saves_operations(model, pictures):
-    full = efficiency.count_flops(MergingViT(model, 0), pictures)
-    less = efficiency.count_flops(MergingViT(model, 4), pictures)
-    late = efficiency.count_flops(MergingViT(model, 4, first=2), pictures)
-    assert less < late < full
+    def layers(network):
+        return efficiency.count_operations(network, pictures)["layers"]
+
+    full, less = layers(MergingViT(model, 0)), layers(MergingViT(model, 4))
+    assert less < layers(MergingViT(model, 4, first=2)) < full
 
 
 @pytest.mark.parametrize("wrong", [{"per_layer": -1}, {"per_layer": 1, "first": -2}])
@@ -86,11 +89,11 @@ def test_a_vit_with_other_parts_is_a_row_with_its_reason(pictures):
     torch.manual_seed(0)
     config = Dinov2Config(**SHAPE, mlp_ratio=2, patch_size=8, num_labels=3, layerscale_value=0.3)
     other = Dinov2ForImageClassification(config).eval()
-    shop = efficiency.Workshop(other, pictures)
-    attempts = efficiency.build(
-        shop, efficiency.select(efficiency.BASELINE, "ONNX Runtime int8 dynamic, merged")
+    context = ExportContext(other, pictures)
+    attempts = variants.build(
+        context, variants.select(efficiency.BASELINE, "ONNX Runtime int8 dynamic, merged")
     )
-    shop.close()
+    context.close()
     assert [a.status for a in attempts] == ["ran", "not here"]
     assert "not a plain ViT" in attempts[1].reason
 
@@ -98,7 +101,7 @@ def test_a_vit_with_other_parts_is_a_row_with_its_reason(pictures):
 def test_a_vit_that_would_come_out_as_another_network_is_refused(model, pictures):
     other = copy.deepcopy(model)
     other.forward = lambda x: SimpleNamespace(logits=model(x).logits + 1)
-    shop = efficiency.Workshop(other, pictures)
+    context = ExportContext(other, pictures)
     with pytest.raises(CourseError, match="not a plain ViT"):
-        shop.network(merged=True)
-    shop.close()
+        context.network(merged=True)
+    context.close()

@@ -38,34 +38,20 @@ def notebook():
     generator = torch.Generator().manual_seed(0)
     results = pd.DataFrame(
         {
-            "status": ["ran", "ran", "ran", "ran", "ran", "not here"],
+            "not here": ["", "", "", "", "", "fp16 needs a GPU"],
             "MB": [22.0, 11.0, 23.0, 7.0, 7.2, None],
             "agreement": [1.0, 0.99, 1.0, 0.9, 0.7, None],
             "median ms": [40.0, 9.0, 20.0, 15.0, 12.0, None],
         },
         index=[
             efficiency.BASELINE,
-            "bf16 weights",
+            "PyTorch bf16",
             "ONNX Runtime fp32",
             "ONNX Runtime int8 dynamic",
             "ONNX Runtime int8 static",
-            "fp16 weights",
+            "PyTorch fp16",
         ],
     )
-    attempts = [
-        SimpleNamespace(
-            name=name,
-            variant=SimpleNamespace(arithmetic=arithmetic),
-            engine=None if flops is None else SimpleNamespace(flops=flops),
-        )
-        for name, arithmetic, flops in [
-            (efficiency.BASELINE, "fp32", 2.5e9),
-            ("bf16 weights", "bf16", 2.5e9),
-            ("ONNX Runtime int8 dynamic", "int8", 2.5e9),
-            ("ONNX Runtime int8 dynamic, merged", "int8", 1.5e9),
-            ("fp16 weights", "fp16", None),
-        ]
-    ]
     frozen = models.load_with_new_head([str(i) for i in range(102)])
     models.freeze(frozen, 8)
     return {
@@ -96,8 +82,6 @@ def notebook():
         ),
         "weight": torch.randn(32, 32, generator=generator),
         "results": results,
-        "attempts": attempts,
-        "rates": {"fp32": 2e11, "bf16": 4e11, "int8": 8e11},
     }
 
 
@@ -473,23 +457,6 @@ MISTAKES = {
         ),
         (body("0.999"), "too high"),
     ],
-    "CountFlops": [
-        (0.5, "a multiplication and an addition"),
-        (1 / 12, "one block"),
-        (1 / 197, "one token"),
-        (1e-9, "in billions"),
-        (2.0, "the 2 in it twice"),
-        (0.42, "attention alone"),
-        (0.7, "too little"),
-    ],
-    "MegabytesInBf16": [
-        (2.0, "fp32"),
-        (0.5, "int8"),
-        (8.0, "megabits"),
-        (1e6, "bytes"),
-        (1e6 / 2**20, "MiB"),
-        (1.3, "too many"),
-    ],
     "Quantise": [
         (round_trip(axis=None), "one scale for the whole"),
         (round_trip(axis=0), "a scale for each column"),
@@ -500,22 +467,49 @@ MISTAKES = {
         (round_trip(top=lambda bits: 127), "always 8 bits"),
         (round_trip(how="trunc"), "cut off"),
     ],
-    "ShouldWin": [
-        (efficiency.BASELINE, "computes in fp32: a format here is faster"),
-        ("bf16 weights", "computes in bf16"),
-        ("ONNX Runtime int8 dynamic", "2.50 billion operations: one has fewer"),
-        ("fp16 weights", "does not run here"),
-        ("int8", "There is no variant 'int8'"),
-        (3, "the name of a variant"),
+    "Floor": [
+        (body("sum(n / B[k] for k, n in A.items())"), "Those are seconds"),
+        (body("1e3 * max([n / B[k] for k, n in A.items()])"), "at the same time"),
+        (body("1e3 * sum(A.values()) / max([B[k] for k in A])"), "the fastest format"),
+        (body("1e3 * sum(A.values()) / min([B[k] for k in A])"), "the slowest format"),
+        (body("1e3 * sum(B[k] / n for k, n in A.items())"), "the other way round"),
+        (body("7"), "it should be"),
+    ],
+    "NameTheFaults": [
+        ("batch conversions calibration preprocessing", "Look again at A and D"),
+        ("batch batch batch batch", "every word stands there once"),
+        ("batch calibration", "four patients"),
+        ("quantisation", "none of the four"),
+        (4, "a text of four words"),
+    ],
+    "PreparePicture": [
+        (body("np.asarray(B(images=A)['pixel_values'][0])[::-1]"), "Red and blue"),
+        (body("np.asarray(B(images=A)['pixel_values'][0]).transpose(1, 2, 0)"), "channels come"),
+        (body("np.asarray(B(images=A)['pixel_values'])"), "a batch of one"),
+        (body("np.asarray(B(images=A, do_normalize=False)['pixel_values'][0])"), "Mean and dev"),
+        (
+            body(
+                "np.asarray(B(images=A, do_normalize=False, do_rescale=False)['pixel_values'][0])"
+            ),
+            "0 to 255",
+        ),
+        (
+            body(
+                "np.asarray(B(images=A, image_mean=[0.485, 0.456, 0.406], "
+                "image_std=[0.229, 0.224, 0.225])['pixel_values'][0])"
+            ),
+            "ImageNet's",
+        ),
+        (body("np.asarray(B(images=A)['pixel_values'][0]) + 0.3"), "away from the processor"),
     ],
     "PickForPhone": [
-        ("bf16 weights", "not on the phone"),
+        ("PyTorch bf16", "not on the phone"),
         ("ONNX Runtime fp32", "23.0 MB, and 11.0 are allowed"),
         ("ONNX Runtime int8 static", "agrees in 70.0 %"),
-        ("fp16 weights", "did not run here"),
-        ("int8", "There is no variant 'int8'"),
+        ("PyTorch fp16", "did not run here"),
+        ("int8", "There is no engine 'int8'"),
         ("none", "1 fulfil all three"),
-        (3, "the name of a variant"),
+        (3, "the name of an engine"),
     ],
 }
 
@@ -534,10 +528,6 @@ def fill_in(name, wrong, task):
             "no head": truth - task.head,
             "two blocks": truth + task.block,
         }[wrong]
-    if name == "CountFlops":
-        return wrong * task.counted
-    if name == "MegabytesInBf16":
-        return wrong * 2 * task.parameters / 1e6
     return wrong
 
 

@@ -1,131 +1,92 @@
-"""Make a classifier faster, and know that it is: variants, honest timing, agreement, export.
+"""Make a classifier faster, and know that it is: honest timing, agreement, the floor, one file.
 
-A *variant* is one way to run the same network: a name, a builder and what it needs. They stand in
-one table, `VARIANTS`; a new one is one more entry. `build` turns variants into engines, `compare`
-measures them side by side, `sweep` tries batch sizes, `matrix_rates` asks what would be possible,
-`export_deployable` writes one file for a machine without torch.
-
-Every engine takes float32 pictures in the memory of the CPU and gives float32 logits there, so a
-measured time includes the copy to a GPU and back, and the wait for it.
+An *engine* is one way to run the network: pictures in, logits out. Notebook 05 builds each in a
+cell, with the library's own calls; what is here measures and compares them.
 
 | module | what is in it |
 |---|---|
-| `variants` | the table, its builders, what each needs |
-| `engines` | the workshop, engines, ONNX export and its check |
-| `merging` | token merging |
 | `timing` | turns, medians, intervals |
-| `judging` | agreement, verdicts, the recommendation, tables and JSON |
-| `roofline` | the machine's own rate, operations of the network |
-| `memory`, `batches` | peak memory; batch sizes |
+| `engines` | what an engine is; attention of a twin; export to ONNX and its check |
+| `openvino` | OpenVINO, and its int8 by nncf |
+| `compare` | every engine on the same pictures: speed, agreement, verdict, recommendation |
+| `roofline` | operations of the network, the machine's own rate, the floor |
+| `merging` | token merging |
 | `deploy`, `standalone` | one file with everything inside, and the script that needs no torch |
 """
 
-from ..runtime import synchronise
-from .batches import is_out_of_memory, largest_batch, saturation, sweep
-from .deploy import AloneRun, export_deployable, run_alone
+from .compare import (
+    BASELINE,
+    RECOMMENDED_FROM,
+    USABLE_FROM,
+    agreement,
+    batch_consistency,
+    compare,
+    for_reading,
+    pareto,
+    recommend,
+    usable,
+)
+from .deploy import StandaloneRun, export_deployable, run_standalone
 from .engines import (
     KNOWN_WARNINGS,
-    MERGED_PER_LAYER,
     ONNX_CHECK_BATCHES,
+    CalibrationReader,
     Engine,
     LogitsOnly,
-    Workshop,
     check_export,
+    cpu_has_int8,
     export_onnx,
     known_warnings_hidden,
+    megabytes,
     onnx_engine,
+    torch_engine,
     with_attention,
     write_whole,
 )
-from .judging import (
-    RECOMMENDED_FROM,
-    USABLE_FROM,
-    agree,
-    compare,
-    failures,
-    for_reading,
-    machine,
-    pareto,
-    recommend,
-    save_results,
-    usable,
-)
-from .memory import peak_memory
-from .merging import MergingViT, merge
-from .roofline import count_flops, matrix_rates, rate_table
+from .merging import MERGED_FROM, MERGED_PER_LAYER, MergingViT, merge
+from .openvino import openvino_engine
+from .roofline import count_operations, floor_ms, matrix_rates, rate_table, runs_in
 from .timing import race, speedup_interval, threads, timing_table
-from .variants import (
-    BASELINE,
-    VARIANTS,
-    Attempt,
-    Variant,
-    build,
-    build_table,
-    needs_bf16,
-    needs_compiler,
-    needs_cuda,
-    needs_nothing,
-    needs_onnxruntime,
-    needs_openvino,
-    needs_torch_ao,
-    needs_torchao,
-    select,
-)
 
 __all__ = [
-    "AloneRun",
-    "Attempt",
     "BASELINE",
+    "CalibrationReader",
     "Engine",
     "KNOWN_WARNINGS",
     "LogitsOnly",
+    "MERGED_FROM",
     "MERGED_PER_LAYER",
     "MergingViT",
     "ONNX_CHECK_BATCHES",
     "RECOMMENDED_FROM",
+    "StandaloneRun",
     "USABLE_FROM",
-    "VARIANTS",
-    "Variant",
-    "Workshop",
-    "agree",
-    "build",
-    "build_table",
+    "agreement",
+    "batch_consistency",
     "check_export",
     "compare",
-    "count_flops",
+    "count_operations",
+    "cpu_has_int8",
     "export_deployable",
     "export_onnx",
-    "failures",
+    "floor_ms",
     "for_reading",
-    "is_out_of_memory",
     "known_warnings_hidden",
-    "largest_batch",
-    "machine",
     "matrix_rates",
+    "megabytes",
     "merge",
-    "needs_bf16",
-    "needs_compiler",
-    "needs_cuda",
-    "needs_nothing",
-    "needs_onnxruntime",
-    "needs_openvino",
-    "needs_torch_ao",
-    "needs_torchao",
     "onnx_engine",
+    "openvino_engine",
     "pareto",
-    "peak_memory",
     "race",
     "rate_table",
     "recommend",
-    "run_alone",
-    "saturation",
-    "save_results",
-    "select",
+    "run_standalone",
+    "runs_in",
     "speedup_interval",
-    "sweep",
-    "synchronise",
     "threads",
     "timing_table",
+    "torch_engine",
     "usable",
     "with_attention",
     "write_whole",

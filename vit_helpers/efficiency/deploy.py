@@ -16,6 +16,8 @@ from .engines import write_whole
 SCRIPT = Path(__file__).with_name("standalone.py")
 TIMEOUT_SECONDS = 120
 
+ZERO_ONE = [0.0] * 3, [1.0] * 3  # mean and deviation that change nothing
+
 # What standalone.py imports. Their own requirements are looked up.
 PACKAGES = ("onnxruntime", "numpy", "pillow")
 
@@ -34,8 +36,8 @@ def export_deployable(model, processor, source: str | Path, path: str | Path, k:
         k: How many classes to name; fewer if the model has fewer.
 
     Raises:
-        CourseError: If there is no such source, or the processor resizes in a way that the
-            format does not know.
+        CourseError: If there is no such source, its opset is too old, or the processor resizes
+            in a way that the format does not know.
     """
     import onnx
 
@@ -69,34 +71,44 @@ def _before(processor):
 
     modes = {2: ("linear", 0.0), 3: ("cubic", -0.5)}  # PIL's numbers; its cubic has a = -0.5
     number = int(processor.resample)
+    size = {side: length for side, length in dict(processor.size).items() if length}
     if number not in modes:
         raise CourseError(f"The processor resizes with method {number}: only 2 and 3 are known.")
+    if set(size) != {"height", "width"} or getattr(processor, "do_center_crop", False):
+        raise CourseError("The processor crops: only one that resizes to one size is known.")
     mode, a = modes[number]
-    height, width = int(processor.size["height"]), int(processor.size["width"])
+    height, width = int(size["height"]), int(size["width"])
+    how = f'mode = "{mode}", antialias = 1, cubic_coeff_a = {a}'
+    how += ', coordinate_transformation_mode = "half_pixel"'
+    # First the width, then the height, and bytes in between: so do torchvision and PIL.
     graph = parser.parse_graph(f"""
         before (uint8[H, W, 3] picture) => (float[1, 3, {height}, {width}] pixel_values) {{
             pre_hwc = Cast<to = 1>(picture)
             pre_chw = Transpose<perm = [2, 0, 1]>(pre_hwc)
             pre_batch = Unsqueeze(pre_chw, pre_axes)
-            pre_small = Resize<mode = "{mode}", antialias = 1, cubic_coeff_a = {a},
-                               coordinate_transformation_mode = "half_pixel">(
-                               pre_batch, , , pre_size)
-            pre_whole = Round(pre_small)
-            pre_byte = Clip(pre_whole, pre_least, pre_most)
+            pre_narrow = Resize<{how}, axes = [3]>(pre_batch, , , pre_width)
+            pre_round1 = Round(pre_narrow)
+            pre_byte1 = Clip(pre_round1, pre_least, pre_most)
+            pre_small = Resize<{how}, axes = [2]>(pre_byte1, , , pre_height)
+            pre_round2 = Round(pre_small)
+            pre_byte = Clip(pre_round2, pre_least, pre_most)
             pre_scaled = Mul(pre_byte, pre_scale)
             pre_centred = Sub(pre_scaled, pre_mean)
             pixel_values = Div(pre_centred, pre_std)
         }}
     """)
     column = (1, 3, 1, 1)
+    scale = processor.rescale_factor if processor.do_rescale else 1.0
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ZERO_ONE
     constants = {
         "pre_axes": np.array([0], np.int64),
-        "pre_size": np.array([1, 3, height, width], np.int64),
+        "pre_width": np.array([width], np.int64),
+        "pre_height": np.array([height], np.int64),
         "pre_least": np.array(0, np.float32),
         "pre_most": np.array(255, np.float32),
-        "pre_scale": np.array(processor.rescale_factor, np.float32),
-        "pre_mean": np.array(processor.image_mean, np.float32).reshape(column),
-        "pre_std": np.array(processor.image_std, np.float32).reshape(column),
+        "pre_scale": np.array(scale, np.float32),
+        "pre_mean": np.array(mean, np.float32).reshape(column),
+        "pre_std": np.array(std, np.float32).reshape(column),
     }
     graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in constants.items())
     return graph
@@ -125,7 +137,7 @@ def _after(names: list[str], k: int):
 
 
 @dataclass(frozen=True)
-class AloneRun:
+class StandaloneRun:
     """What a fresh process without torch answered.
 
     Attributes:
@@ -156,18 +168,20 @@ print("peak", *[line.split()[1] for line in lines if line.startswith("VmHWM")], 
 """
 
 
-def run_alone(model: str | Path, picture: str | Path, script: str | Path = SCRIPT) -> AloneRun:
+def run_standalone(
+    model: str | Path, picture: str | Path, script: str | Path = SCRIPT
+) -> StandaloneRun:
     """Classify a picture in a fresh process that has numpy, PIL and onnxruntime, and no torch.
 
     Args:
         model: A file of `export_deployable`.
         picture: A picture file.
-        script: What runs; by default the 20 lines of `standalone.py`.
+        script: What runs; by default `standalone.py`.
 
     Raises:
         CourseError: If the script fails; with its last line of error.
     """
-    with tempfile.TemporaryDirectory(prefix="vit-alone-") as folder:
+    with tempfile.TemporaryDirectory(prefix="vit-standalone-") as folder:
         link_packages(Path(folder))
         command = [sys.executable, "-I", "-S", "-c", _START, folder, script, model, picture]
         start = time.perf_counter()
@@ -184,7 +198,7 @@ def run_alone(model: str | Path, picture: str | Path, script: str | Path = SCRIP
         raise CourseError(f"{Path(script).name} failed without torch: {errors[-1]}")
     peak = errors[-1].split()[1:]
     memory = 1024 * int(peak[0]) / 1e6 if peak else float("nan")
-    return AloneRun(done.stdout.splitlines(), seconds, memory)
+    return StandaloneRun(done.stdout.splitlines(), seconds, memory)
 
 
 def link_packages(folder: Path) -> list[str]:

@@ -1,27 +1,18 @@
-"""What variants are built from: the workshop, engines, exported files."""
+"""What an engine is, and what builders share: twins of a model, ONNX export and its check."""
 
 import contextlib
 import copy
-import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from .. import models
 from ..errors import CourseError, one_of
-from .merging import MergingViT
-from .roofline import count_flops
 
 ONNX_CHECK_BATCHES = (1, 2, 7)
-
-# Sixteen tokens less in each of the last 8 of 12 blocks: 197 become 69. Found on pictures of the
-# course's model: 98 % of its answers stay; with 8 in each of all blocks 97 %.
-MERGED_PER_LAYER, MERGED_FROM = 16, 4
 
 # The libraries that turn a model into another form warn about themselves. Each line is a warning
 # that was read and found harmless here; anything else is still shown.
@@ -34,8 +25,48 @@ KNOWN_WARNINGS = (
 )
 
 
+def cpu_has_int8() -> bool:
+    """Whether this CPU multiplies bytes in hardware: VNNI or AMX on x86-64, dot products on ARM.
+
+    Without them int8 products are made of 16-bit steps: little faster than fp32, and sums of
+    unsigned inputs with signed weights can overflow.
+    """
+    if not hasattr(torch.cpu, "get_capabilities"):  # torch before 2.9 cannot tell: counts as no
+        return False
+    abilities = torch.cpu.get_capabilities()
+    return any(abilities.get(n) for n in ("avx512_vnni", "avx_vnni", "amx_int8", "dot", "i8mm"))
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way to run the network, ready to use.
+
+    Attributes:
+        predict: From pictures (B, 3, H, W), float32 on the CPU, to logits (B, classes) there. So
+            a measured time includes the way to a GPU and back.
+        megabytes: Size of its weights as a file.
+        operations: Operations of one picture by number format, such as
+            `{"int8": 2e9, "fp32": 5e8}`; see `roofline.runs_in`. Empty if they are not known.
+        device: What computes, `CPU` or `GPU`. The int8 engines run on the CPU, also where there
+            is a GPU.
+        any_batch: Whether another batch size costs nothing. A compiler would start again.
+        file: The exported file, if there is one.
+    """
+
+    predict: Callable[[torch.Tensor], torch.Tensor]
+    megabytes: float = float("nan")
+    operations: Mapping[str, float] = field(default_factory=dict)
+    device: str = "CPU"
+    any_batch: bool = True
+    file: Path | None = None
+
+    def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Run it."""
+        return self.predict(pictures)
+
+
 class LogitsOnly(nn.Module):
-    """A classifier that returns a plain tensor of logits: what exporters can write down.
+    """A classifier that returns a plain tensor of logits, which every exporter can write down.
 
     Args:
         model: A classifier of transformers, which returns an object with many fields.
@@ -51,136 +82,30 @@ class LogitsOnly(nn.Module):
         return self.model(pixel_values).logits
 
 
-@dataclass
-class Workshop:
-    """What builders share: the model, calibration pictures and a temporary folder.
-
-    Attributes:
-        model: A trained ViT classifier in float32, in evaluation mode.
-        calibration: Normalised pictures (N, 3, H, W) that static quantisation looks at. They
-            must not be among the pictures that the result is judged on.
-        merged_per_layer: How many tokens a merging variant saves in each of its later blocks.
-
-    Raises:
-        CourseError: If the model is no ViT in float32, or there are no calibration pictures.
-    """
-
-    model: nn.Module
-    calibration: torch.Tensor
-    merged_per_layer: int = MERGED_PER_LAYER
-    _folder: tempfile.TemporaryDirectory = field(init=False, repr=False)
-    _flops: dict[bool, float] = field(init=False, repr=False, default_factory=dict)
-
-    def __post_init__(self):
-        models.blocks(self.model)  # raises if it is not a ViT
-        if self.model.dtype != torch.float32:
-            raise CourseError(f"The model holds {self.model.dtype}: load it in torch.float32.")
-        if self.calibration.ndim != 4 or len(self.calibration) == 0:
-            shape = tuple(self.calibration.shape)
-            raise CourseError(f"calibration has shape {shape}, but must be (N, 3, H, W), N > 0.")
-        self._folder = tempfile.TemporaryDirectory(prefix="vit-engines-")
-
-    @property
-    def folder(self) -> Path:
-        """The temporary folder for exported files."""
-        return Path(self._folder.name)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model lies."""
-        return self.model.device
-
-    @cached_property
-    def eager(self) -> nn.Module:
-        """The model with the plain attention: scores, softmax and sum as separate steps."""
-        return with_attention(self.model, "eager")
-
-    @cached_property
-    def sdpa(self) -> nn.Module:
-        """The model with fused attention (`scaled_dot_product_attention`)."""
-        return with_attention(self.model, "sdpa")
-
-    @cached_property
-    def merging(self) -> MergingViT:
-        """The model with token merging. It shares the weights.
-
-        Raises:
-            CourseError: If, with nothing merged, it would not be the same network: a ViT with
-                other parts than the plain ones.
-        """
-        with torch.no_grad():
-            same = MergingViT(self.model, 0)(self.example)
-            difference = (same - self.model(self.example).logits).abs().max().item()
-        if not difference < 1e-3:
-            name = type(self.model).__name__
-            raise CourseError(f"{name} is not a plain ViT inside: its tokens cannot be merged.")
-        first = min(MERGED_FROM, len(models.blocks(self.model)) // 3)
-        return MergingViT(self.model, self.merged_per_layer, first)
-
-    @cached_property
-    def example(self) -> torch.Tensor:
-        """Two pictures on the device, for exporters: with one, the batch size would be fixed."""
-        return self.calibration[:1].repeat(2, 1, 1, 1).to(self.device)
-
-    def network(self, merged: bool) -> nn.Module:
-        """What is exported: pictures in, logits out; plain attention, or with merged tokens."""
-        return self.merging if merged else LogitsOnly(self.eager)
-
-    def flops(self, merged: bool) -> float:
-        """Floating-point operations of one picture, see `roofline.count_flops`."""
-        if merged not in self._flops:
-            self._flops[merged] = count_flops(self.network(merged), self.example[:1])
-        return self._flops[merged]
-
-    def onnx_file(self, merged: bool = False) -> Path:
-        """The network as an ONNX file; exported when first asked for."""
-        target = self.folder / ("fp32-merged.onnx" if merged else "fp32.onnx")
-        if not target.exists():
-            export_onnx(self.network(merged), self.example, target)
-        return target
-
-    def close(self) -> None:
-        """Delete the temporary folder."""
-        self._folder.cleanup()
-
-
 def with_attention(model: nn.Module, implementation: str) -> nn.Module:
-    """A second model with another attention. It shares the weights: no memory is copied."""
-    one_of("implementation", implementation, models.ATTENTION_IMPLEMENTATIONS)
+    """A twin of a model with another attention, `eager` or `sdpa`. It shares the weights."""
+    one_of("implementation", implementation, ("eager", "sdpa"))
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, memo=shared)
     twin.set_attn_implementation(implementation)
     return twin.eval()
 
 
-@dataclass(frozen=True)
-class Engine:
-    """A variant that is ready to run.
+def torch_engine(network: Callable, device: torch.device, dtype=torch.float32, **facts) -> Engine:
+    """Wrap a module or function of torch that maps pictures to logits.
 
-    Attributes:
-        predict: From pictures (B, 3, H, W), float32 on the CPU, to logits (B, classes) there.
-        megabytes: Size of its weights as a file.
-        build_seconds: How long building took, with the first call.
-        any_batch: Whether another batch size costs nothing. A compiler would start again.
-        memory_mb: By how much the memory of the process grew, at most, during the first call;
-            NaN where that cannot be read.
-        device_mb: The same on a GPU, weights included; NaN without one.
-        flops: Floating-point operations of one picture; NaN if they were not counted.
-        file: The exported file, if there is one.
+    Args:
+        network: From pictures on `device`, in `dtype`, to logits.
+        device: Where it computes.
+        dtype: The number format of its input.
+        facts: More fields of `Engine`.
     """
 
-    predict: Callable[[torch.Tensor], torch.Tensor]
-    megabytes: float
-    build_seconds: float = 0.0
-    any_batch: bool = True
-    memory_mb: float = float("nan")
-    device_mb: float = float("nan")
-    flops: float = float("nan")
-    file: Path | None = None
+    def predict(pictures):
+        with torch.inference_mode():
+            return network(pictures.to(device, dtype)).float().cpu()  # .cpu() waits for a GPU
 
-    def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Run it."""
-        return self.predict(pictures)
+    return Engine(predict, device="CPU" if device.type == "cpu" else "GPU", **facts)
 
 
 @contextlib.contextmanager
@@ -208,7 +133,7 @@ def export_onnx(model: nn.Module, example: torch.Tensor, path: str | Path) -> Pa
 
     Args:
         model: A classifier of transformers, or any module from pictures to a tensor of logits.
-        example: Two or more pictures on the model's device.
+        example: Two or more pictures on the model's device: with one, the batch would be fixed.
         path: Where to write. The file is there whole or not at all.
     """
     network = LogitsOnly(model) if hasattr(model, "config") else model
@@ -230,12 +155,13 @@ def export_onnx(model: nn.Module, example: torch.Tensor, path: str | Path) -> Pa
     return write_whole(Path(path), export)
 
 
-def onnx_engine(path: str | Path, provider: str = "CPUExecutionProvider") -> Engine:
+def onnx_engine(path: str | Path, provider: str = "CPUExecutionProvider", **facts) -> Engine:
     """Open an ONNX file in ONNX Runtime, with as many threads as torch uses.
 
     Args:
         path: The file.
         provider: What computes: the CPU, or `CUDAExecutionProvider`.
+        facts: More fields of `Engine`.
 
     Raises:
         CourseError: If there is no such file, or the provider is not there.
@@ -254,10 +180,26 @@ def onnx_engine(path: str | Path, provider: str = "CPUExecutionProvider") -> Eng
         (logits,) = session.run(["logits"], {"pixel_values": pictures.cpu().numpy()})
         return torch.from_numpy(logits)
 
-    return Engine(predict, megabytes(path), file=Path(path))
+    device = "CPU" if provider.startswith("CPU") else "GPU"
+    return Engine(predict, megabytes(path), device=device, file=Path(path), **facts)
 
 
-def check_export(engine: Engine, reference: Engine, pictures: torch.Tensor, tolerance=1e-3):
+class CalibrationReader:
+    """Hands pictures to ONNX Runtime's `quantize_static`, one by one, then `None`.
+
+    Args:
+        pictures: Normalised, (N, 3, H, W).
+    """
+
+    def __init__(self, pictures: torch.Tensor):
+        self._feeds = ({"pixel_values": picture[None].cpu().numpy()} for picture in pictures)
+
+    def get_next(self):
+        """The next picture, as ONNX Runtime asks for it."""
+        return next(self._feeds, None)
+
+
+def check_export(engine: Callable, reference: Callable, pictures: torch.Tensor, tolerance=1e-3):
     """Compare an exported model with the original at several batch sizes.
 
     Args:
@@ -267,7 +209,7 @@ def check_export(engine: Engine, reference: Engine, pictures: torch.Tensor, tole
         tolerance: Largest difference of a logit that rounding may cause.
 
     Returns:
-        A raw `DataFrame` by batch size: `largest difference`.
+        A `DataFrame` by batch size: `largest difference`.
 
     Raises:
         CourseError: If a difference is larger than `tolerance`, or there are too few pictures.

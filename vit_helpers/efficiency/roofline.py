@@ -1,22 +1,25 @@
-"""What the machine could do at most, and what share of it a variant reaches.
+"""The floor: the time below which no engine can be, and the machine's own rate.
 
 The roofline model (Williams, Waterman and Patterson 2009, Communications of the ACM) in its
 simplest form: a network needs a number of operations, the machine does so many a second in large
-matrix products, and no variant can be faster than the quotient.
+matrix products, and no engine can be faster than the quotient.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
+
+from ..runtime import cpu_has_bf16, synchronise
+from .engines import cpu_has_int8
 
 # Rows, inner length, columns of the product that is measured: large enough to keep all cores
 # busy, and about what the MLP of a ViT-B/16 multiplies for five pictures.
 SHAPE = (1024, 1024, 4096)
 
 
-def count_flops(network: Callable, pictures: torch.Tensor) -> float:
-    """Floating-point operations of one picture in matrix products and convolutions.
+def count_operations(network: Callable, pictures: torch.Tensor) -> dict[str, float]:
+    """Operations of one picture in matrix products and convolutions, by kind of layer.
 
     A multiplication and an addition count as two. Counted by torch while the network runs, so
     the network must use the plain attention: fused attention is not counted on a CPU.
@@ -24,12 +27,51 @@ def count_flops(network: Callable, pictures: torch.Tensor) -> float:
     Args:
         network: From pictures to logits.
         pictures: Shape (B, 3, H, W).
+
+    Returns:
+        `layers` (products with a weight matrix), `attention` (QK^T and the sum over V, and in a
+        merging network the sums of merged tokens) and `patches` (the convolution).
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(pictures)
-    return counter.get_total_flops() / len(pictures)
+    kinds = dict.fromkeys(("layers", "attention", "patches"), 0.0)
+    for operation, count in counter.get_flop_counts()["Global"].items():
+        name = str(operation)
+        kind = "attention" if "bmm" in name else "patches" if "conv" in name else "layers"
+        kinds[kind] += count / len(pictures)
+    return kinds
+
+
+def runs_in(fast: str, operations: Mapping[str, float], *, all_of_it: bool = False) -> dict:
+    """How many operations an engine runs in which number format.
+
+    Args:
+        fast: The engine's format: `fp32`, `bf16`, `fp16` or `int8`.
+        operations: What `count_operations` returned.
+        all_of_it: Whether everything runs in it. In int8 that is not so: attention's products and
+            the patches stay in fp32, and only the layers with weights are int8.
+    """
+    if fast == "int8" and not all_of_it:
+        rest = operations["attention"] + operations["patches"]
+        return {"int8": operations["layers"], "fp32": rest}
+    return {fast: sum(operations.values())}
+
+
+def floor_ms(operations: Mapping[str, float], rates: Mapping[str, float]) -> float:
+    """Milliseconds below which a picture cannot be classified: each part at its format's rate.
+
+    Args:
+        operations: By number format, such as `{"int8": 2e9, "fp32": 5e8}`; see `runs_in`.
+        rates: Operations a second by number format, from `matrix_rates`.
+
+    Returns:
+        Milliseconds; NaN if nothing is known of the operations or a rate was not measured.
+    """
+    if not operations or not set(operations) <= set(rates):
+        return float("nan")
+    return 1e3 * sum(count / rates[name] for name, count in operations.items())
 
 
 def matrix_rates(device: torch.device | str = "cpu", seconds: float = 0.4) -> dict[str, float]:
@@ -43,8 +85,8 @@ def matrix_rates(device: torch.device | str = "cpu", seconds: float = 0.4) -> di
         seconds: How long to try each library and number format.
 
     Returns:
-        By number format (`fp32`, `bf16`, `int8`; on a GPU also `fp16`) the best rate seen. A
-        format that no library here can multiply is left out.
+        By number format (`fp32`, `int8`; where the hardware has it `bf16`; on a GPU also `fp16`)
+        the best rate seen. A format that no library here can multiply is left out.
     """
     device = torch.device(device)
     best = {}
@@ -54,29 +96,33 @@ def matrix_rates(device: torch.device | str = "cpu", seconds: float = 0.4) -> di
     return best
 
 
-def rate_table(rates: dict[str, float], flops: float):
-    """The rates in words: a raw `DataFrame` by number format.
+def rate_table(rates: Mapping[str, float], operations: Mapping[str, float]):
+    """The rates in words: a `DataFrame` by number format.
 
     Args:
         rates: What `matrix_rates` returned.
-        flops: Operations of one picture, of `count_flops`.
+        operations: What `count_operations` returned.
 
     Returns:
-        Columns `GOP/s`, and `least ms`: the time below which no picture can be classified.
+        Columns `GOP/s`, and `floor ms`, with everything in that format but what int8 leaves out.
     """
     import pandas as pd
 
     rows = {
-        name: {"GOP/s": rate / 1e9, "least ms": 1e3 * flops / rate} for name, rate in rates.items()
+        name: {"GOP/s": rate / 1e9, "floor ms": floor_ms(runs_in(name, operations), rates)}
+        for name, rate in rates.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arithmetic")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("format")
 
 
 def _products(device: torch.device) -> Iterator[tuple[str, Callable]]:
     """Pairs of a number format and a function without arguments that multiplies."""
     rows, inner, columns = SHAPE
     a, b = torch.randn(rows, inner, device=device), torch.randn(inner, columns, device=device)
-    formats = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    formats = {"fp32": torch.float32}
+    on_cpu = device.type == "cpu"
+    if not on_cpu or cpu_has_bf16():  # emulated, one product takes half a minute
+        formats["bf16"] = torch.bfloat16
     if device.type == "cuda":
         formats["fp16"] = torch.float16
     for name, dtype in formats.items():
@@ -84,12 +130,14 @@ def _products(device: torch.device) -> Iterator[tuple[str, Callable]]:
         yield name, lambda x=x, y=y: x @ y
     whole = [torch.randint(-127, 128, t.shape, device=device).to(torch.int8) for t in (a, b)]
     try:
+        if on_cpu and not cpu_has_int8():
+            raise NotImplementedError  # emulated too; ONNX Runtime has kernels of its own
         torch._int_mm(*whole)
     except (RuntimeError, NotImplementedError):  # no such kernel in this torch or on this device
         pass
     else:
         yield "int8", lambda: torch._int_mm(*whole)
-    if device.type == "cpu":
+    if on_cpu:
         yield from _onnx_products(a.numpy(), b.numpy())
 
 
@@ -112,6 +160,7 @@ def _onnx_product(operation: str, right):
     from onnx import TensorProto, helper
 
     integer = operation == "MatMulInteger"
+    given, result = (TensorProto.UINT8, TensorProto.INT32) if integer else 2 * (TensorProto.FLOAT,)
     constant = helper.make_tensor(
         "y",
         TensorProto.INT8 if integer else TensorProto.FLOAT,
@@ -119,14 +168,13 @@ def _onnx_product(operation: str, right):
         right.tobytes(),
         raw=True,
     )
-    given = helper.make_tensor_value_info(
-        "x", TensorProto.UINT8 if integer else TensorProto.FLOAT, [None, right.shape[0]]
+    graph = helper.make_graph(
+        [helper.make_node(operation, ["x", "y"], ["z"])],
+        "product",
+        [helper.make_tensor_value_info("x", given, [None, right.shape[0]])],
+        [helper.make_tensor_value_info("z", result, [None, right.shape[1]])],
+        [constant],
     )
-    result = helper.make_tensor_value_info(
-        "z", TensorProto.INT32 if integer else TensorProto.FLOAT, [None, right.shape[1]]
-    )
-    node = helper.make_node(operation, ["x", "y"], ["z"])
-    graph = helper.make_graph([node], "product", [given], [result], [constant])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -137,8 +185,6 @@ def _onnx_product(operation: str, right):
 
 def _rate(product: Callable, device: torch.device, seconds: float) -> float:
     """Operations a second of the fastest of the calls within `seconds`."""
-    from ..runtime import synchronise
-
     rows, inner, columns = SHAPE
     product()
     fastest, end = float("inf"), time.perf_counter() + seconds

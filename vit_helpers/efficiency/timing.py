@@ -25,21 +25,22 @@ def threads(count: int):
         torch.set_num_threads(before)
 
 
-def race(calls: dict[str, Callable], inputs: Sequence, rounds: int) -> tuple[dict, dict]:
+def race(calls: dict[str, Callable], inputs: Sequence, rounds: int, seed: int = 0):
     """Time several functions on the same inputs, in turns.
 
-    The inputs are dealt out over the rounds. In each round every function has its turn: one call
-    that is not timed (it warms the caches and wakes the threads), then one timed call for each
-    input of the round. Who begins changes from round to round. So a slow second of the machine
-    hits all of them, and none profits from its neighbour.
+    The inputs are dealt out over the rounds. In each round every function has its turn, in a new
+    random order: one call that is not timed (it warms the caches and wakes the threads), then one
+    timed call for each input of the round. So a slow second of the machine hits all of them.
 
     Args:
         calls: Functions of one input by name.
         inputs: At least one input a round.
         rounds: How many rounds.
+        seed: For the order.
 
     Returns:
-        `(seconds, answers)`: by name, one number and one answer for each input, in order.
+        `(seconds, answers)`: by name, one number and one answer for each input, in order. An
+        answer keeps no graph for a backward pass.
 
     Raises:
         CourseError: If there are fewer inputs than rounds, or no rounds.
@@ -48,16 +49,16 @@ def race(calls: dict[str, Callable], inputs: Sequence, rounds: int) -> tuple[dic
         raise CourseError(f"rounds is {rounds}, but must be 1 to {len(inputs)}, one input each.")
     seconds = {name: [] for name in calls}
     answers = {name: [] for name in calls}
-    order = list(calls)
+    order = np.random.default_rng(seed)
     for turn in runtime.bar(np.array_split(np.arange(len(inputs)), rounds), "race", total=rounds):
-        for name in order:
+        for name in order.permutation(list(calls)).tolist():
             calls[name](inputs[int(turn[0])])
             for i in turn:
                 start = time.perf_counter()
                 answer = calls[name](inputs[int(i)])
                 seconds[name].append(time.perf_counter() - start)
-                answers[name].append(answer)
-        order = order[1:] + order[:1]
+                answers[name].append(answer.detach() if hasattr(answer, "detach") else answer)
+                del answer  # with it goes the graph that a call under `enable_grad` made
     return seconds, answers
 
 
@@ -77,7 +78,7 @@ def timing_table(
             interval and its verdict.
 
     Returns:
-        A raw `DataFrame` by name: `median ms`, `p5 ms`, `p95 ms`, `images/s`, `speed-up`; with
+        A `DataFrame` by name: `median ms`, `p5 ms`, `p95 ms`, `images/s`, `speed-up`; with
         `rounds` also `from` and `to` (see `speedup_interval`) and `verdict`: `baseline`,
         `faster`, `slower`, or `no difference` where the interval covers 1.
     """

@@ -33,7 +33,6 @@ from .finetune import (
     training_curves,
 )
 from .inference import (
-    FAMILY_STYLES,
     batch_sizes,
     race_bars,
     speed_agreement,

@@ -1,30 +1,13 @@
-"""Figures of notebook 05: timings, speed against agreement, batch sizes."""
+"""Figures of notebook 05: timings, races, speed against agreement, batch sizes."""
 
 import numpy as np
+from matplotlib.patheffects import withStroke
 
-from .shared import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PALETTE,
-    PINK,
-    RED,
-    SKY,
-    Plot,
-    finish,
-    new_plot,
-)
+from .shared import BLACK, BLUE, GREEN, PALETTE, RED, SKY, Plot, finish, new_plot
 
-FAMILY_STYLES = {
-    "PyTorch": (BLUE, "o"),
-    "16 bits": (GREEN, "s"),
-    "captured graph": (SKY, "^"),
-    "ONNX Runtime": (ORANGE, "D"),
-    "int8": (RED, "P"),
-    "OpenVINO": (PINK, "v"),
-    "merged tokens": (BLACK, "*"),
-}
+# Colour and marker by the fastest number format of an engine.
+FORMAT_STYLES = {"fp32": (BLUE, "o"), "16 bits": (GREEN, "s"), "int8": (RED, "D")}
+LABEL_SIZE = 9.5
 
 
 def timings(first, later) -> Plot:
@@ -34,142 +17,203 @@ def timings(first, later) -> Plot:
         first: Milliseconds of the first calls, not warmed up.
         later: Milliseconds of the calls after them.
     """
-    plot, ax = new_plot(size=(7.5, 3.4))
+    plot, ax = new_plot(size=(8, 3.2))
     count = len(first) + len(later)
     calls = np.arange(1, count + 1)
     median, high = np.median(later), np.percentile(later, 95)
     ax.plot(calls[: len(first)], first, "X", color=RED, markersize=8, label="warm-up")
     ax.plot(calls[len(first) :], later, "o", color=BLUE, label="timed")
-    ax.axhline(median, color=BLACK, linewidth=1, label=f"median {median:.1f} ms")
-    ax.axhline(high, color=BLACK, linewidth=1, linestyle=":", label=f"p95 {high:.1f} ms")
-    ax.set_ylim(0, None)
+    for value, name, style in ((median, "median", "-"), (high, "p95", ":")):
+        ax.axhline(value, color=BLACK, linewidth=1, linestyle=style)
+        words = f" {name} {value:.1f} ms"
+        ax.text(count + 1, value, words, va="center", fontsize=10)
+    ax.set_ylim(0, 1.1 * max(max(first), max(later)))
+    ax.set_xlim(0, count + 1)
     ax.set_xlabel("call")
     ax.set_ylabel("time of the call in ms")
-    ax.legend(fontsize=9, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.18), frameon=False)
+    ax.legend(fontsize=10, ncols=2, loc="lower right", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     return finish(
         plot,
         f"{count} timings of one and the same call. After {len(first)} warm-up calls they run from "
-        f"≈ {min(later):.1f} to ≈ {max(later):.1f} ms, with a median of ≈ {median:.1f} ms and a "
-        f"95th percentile of ≈ {high:.1f} ms.",
+        f"{min(later):.1f} to {max(later):.1f} ms, with a median of {median:.1f} ms and a 95th "
+        f"percentile of {high:.1f} ms.",
     )
 
 
 def race_bars(table) -> Plot:
-    """Median times as bars, with a line up to the 95th percentile.
+    """Median times as bars; beside each its speed-up with the interval.
 
     Args:
-        table: A raw table of `efficiency.timing_table`.
+        table: A table of `efficiency.timing_table`, made with `rounds`.
     """
-    plot, ax = new_plot(size=(7.5, 0.5 * len(table) + 1.0))
-    places = np.arange(len(table))
-    median, high = table["median ms"].to_numpy(), table["p95 ms"].to_numpy()
-    # One hiccup of the machine must not squeeze the bars: a longer line ends in an arrowhead.
-    limit = min(high.max(), 2.5 * median.max())
-    ends = np.minimum(high, limit)
-    ax.barh(places, median, color=SKY, label="median")
-    ax.hlines(places, median, ends, color=BLACK, linewidth=2, label="up to the 95th percentile")
-    ax.plot(ends[high > limit], places[high > limit], ">", color=BLACK)
-    for place, end, speed in zip(places, ends, table["speed-up"], strict=True):
-        ax.text(end + 0.02 * limit, place, f"{speed:.2f} x", va="center", fontsize=9)
-    ax.set_yticks(places, table.index)
+    plot, ax = new_plot(size=(8, 0.42 * len(table) + 0.9))
+    rows, median = np.arange(len(table)), table["median ms"].to_numpy()
+    ax.barh(rows, median, color=SKY, height=0.7)
+    for row, value, fact in zip(rows, median, table.itertuples(), strict=True):
+        words = table.loc[fact.Index]
+        label = f"{value:.1f} ms"
+        if words["verdict"] != "baseline":
+            label += f"   {words['speed-up']:.2f}x ({words['from']:.2f} to {words['to']:.2f})"
+        ax.text(value + 0.01 * median.max(), row, label, va="center", fontsize=10)
+    ax.set_yticks(rows, table.index, fontsize=10)
     ax.invert_yaxis()
-    ax.set_xlim(0, 1.15 * limit)
-    ax.set_xlabel("time of one call in ms; beside it the speed-up over the first row")
-    ax.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    ax.set_xlim(0, 1.45 * median.max())
+    ax.set_xlabel("median time of a call in ms; speed-up over the first row, with its interval")
     ax.spines[["top", "right"]].set_visible(False)
-    words = ", ".join(f"{n} ≈ {m:.1f} ms" for n, m in zip(table.index, median, strict=True))
+    words = ", ".join(f"{n} {m:.1f} ms" for n, m in zip(table.index, median, strict=True))
     return finish(plot, f"Bars of the median time of a call: {words}.")
 
 
 def speed_agreement(frame) -> Plot:
-    """Speed-up of each variant against its agreement with the baseline, with its interval.
+    """Speed-up of each engine against its agreement with the baseline, with both intervals.
 
-    The Pareto line joins those that no other beats in both at once. A variant that agrees too
-    seldom to be used is crossed out.
+    The steps are the front: no engine on them is beaten in speed and agreement at once. An
+    engine that agrees too seldom to be used is crossed out.
 
     Args:
-        frame: A raw table of `efficiency.compare`. Variants that did not run are left out.
+        frame: A table of `efficiency.compare`. Engines that did not run are left out.
     """
-    ran = frame[frame["status"] == "ran"]
-    speed = ran["speed-up"].to_numpy(dtype=float)
-    share = 100 * ran["agreement"].to_numpy(dtype=float)
-    plot, ax = new_plot(size=(9, 4.6))
-    low = min(99.0, share.min())
-    span = 100 - low
-    low, top = low - 0.12 * span, 100 + 0.12 * span
-    for family, (color, marker) in FAMILY_STYLES.items():
-        chosen = (ran["family"] == family).to_numpy()
-        if chosen.any():
-            ax.plot(speed[chosen], share[chosen], marker, color=color, label=family, markersize=9)
-    for i in np.flatnonzero((ran["verdict"] != "baseline") & np.isfinite(ran["to"])):
-        color = FAMILY_STYLES[ran["family"].iloc[i]][0]
-        ax.hlines(share[i], ran["from"].iloc[i], ran["to"].iloc[i], color=color, linewidth=1.5)
-    wrong = (ran["verdict"] == "unusable").to_numpy()
-    ax.plot(speed[wrong], share[wrong], "x", color=BLACK, markersize=13)
+    ran = frame[frame["not here"] == ""]
+    speed, share = ran["speed-up"].to_numpy(float), 100 * ran["agreement"].to_numpy(float)
+    plot, ax = new_plot(size=(8.5, 5))
+    styles = [FORMAT_STYLES[_format(row)] for row in ran["computes in"]]
+    for i, (color, marker) in enumerate(styles):
+        row = ran.iloc[i]
+        across = [[max(0.0, speed[i] - row["from"])], [max(0.0, row["to"] - speed[i])]]
+        up = [[share[i] - 100 * row["agreement from"]], [100 * row["agreement to"] - share[i]]]
+        faint = {"color": color, "alpha": 0.35, "linewidth": 1.2}
+        ax.errorbar(speed[i], share[i], up, across, fmt="none", ecolor=color, **faint)
+        ax.plot(speed[i], share[i], marker, color=color, markersize=8)
+        if row["verdict"] == "unusable":
+            ax.plot(speed[i], share[i], "x", color=BLACK, markersize=13)
     best = ran[ran["pareto"]].sort_values("speed-up")
-    corners = best["speed-up"], 100 * best["agreement"]
-    ax.plot(*corners, "--", color="0.45", linewidth=1.2, zorder=0, label="Pareto line")
-    # Names in a column on the right, each joined to its point: points lie on top of one another.
-    order = np.lexsort((speed, share))[::-1]
-    right = max(speed.max(), np.nanmax(ran["to"])) * 1.06
-    heights = np.linspace(top - 0.05 * span, low + 0.05 * span, len(order))
-    for i, height in zip(order, heights, strict=True):
-        color = FAMILY_STYLES[ran["family"].iloc[i]][0]
-        ax.plot([speed[i], right], [share[i], height], color=color, linewidth=0.7, alpha=0.7)
-        label = f"{ran.index[i]}: {speed[i]:.1f} x, {share[i]:.1f} %"
-        ax.text(right, height, f" {label}", va="center", fontsize=8.5, clip_on=False)
-    ax.set_xlim(min(0.9, speed.min() * 0.95), right)
-    ax.set_ylim(low, top)
-    ax.axvline(1, color="0.7", linewidth=1)
-    ax.set_xlabel("speed-up over fp32 with eager attention")
+    # Up to the speed of an engine on the front, its agreement can be had.
+    corners = (
+        np.concatenate([[0], best["speed-up"]]),
+        100 * np.concatenate([best["agreement"].iloc[:1], best["agreement"]]),
+    )
+    ax.plot(*corners, drawstyle="steps-pre", color="0.5", linewidth=1.2, zorder=0)
+    low = min(98.0, 100 * ran["agreement from"].min())
+    ax.set_ylim(low - 0.06 * (100 - low), 100 + 0.4 * (100 - low))
+    ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= 100])
+    ax.set_xlim(min(0.85, 0.95 * np.nanmin(ran["from"])), 1.12 * np.nanmax(ran["to"]))
+    ax.set_xlabel(f"speed-up over {ran.index[0]}")
     ax.set_ylabel("same top class as the baseline, in %")
-    ax.legend(fontsize=8, ncols=5, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
+    for name, (color, marker) in FORMAT_STYLES.items():
+        ax.plot([], [], marker, color=color, label=name)
+    ax.plot([], [], color="0.5", label="front")
+    ax.legend(fontsize=10, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
+    _label_points(plot, ax, ran.index, speed, share, [color for color, _ in styles])
     words = "; ".join(
-        f"{n} ≈ {s:.2f} times as fast, agreement ≈ {a:.1f} %"
+        f"{n} {s:.2f} times as fast, agreement {a:.1f} %"
         for n, s, a in zip(ran.index, speed, share, strict=True)
     )
-    line = f"The Pareto line joins ≈ {len(best)} that no other beats in both"
-    return finish(plot, f"Points of speed-up against agreement with the baseline. {line}. {words}.")
+    front = ", ".join(best.index)
+    alt = f"Points of speed-up against agreement with the baseline. On the front: {front}. {words}."
+    return finish(plot, alt)
 
 
-def batch_sizes(table, saturated: dict[str, int]) -> Plot:
-    """Time per image, images per second and memory against the batch size.
+def _format(computes_in: str) -> str:
+    if "int8" in computes_in:
+        return "int8"
+    return "16 bits" if "16" in computes_in else "fp32"
+
+
+def _label_points(plot, ax, names, x, y, colors) -> None:
+    """Write each name beside its point, where it covers neither a point nor another name."""
+    plot.draw_without_rendering()
+    points = ax.transData.transform(np.column_stack([x, y]))
+    scale = plot.dpi / 72
+    taken = [(px - 5 * scale, py - 5 * scale, px + 5 * scale, py + 5 * scale) for px, py in points]
+    inside = ax.get_window_extent()
+    for i in np.argsort(-x):
+        best = None
+        for right, up in _offsets():
+            text = ax.annotate(
+                names[i],
+                (x[i], y[i]),
+                (right, up),
+                textcoords="offset points",
+                ha="left" if right > 0 else "right" if right < 0 else "center",
+                va="center",
+                fontsize=LABEL_SIZE,
+                color=colors[i],
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )
+            box = text.get_window_extent()
+            edges = (box.x0, box.y0, box.x1, box.y1)
+            outside = edges[0] < inside.x0 or edges[2] > inside.x1 + 60 * scale
+            outside = outside or edges[1] < inside.y0 or edges[3] > inside.y1
+            covered = sum(_overlap(edges, other) for other in taken) + 1e6 * outside
+            if best is None or covered < best[0]:
+                if best:
+                    best[1].remove()
+                best = (covered, text, edges, right, up)
+            else:
+                text.remove()
+            if covered == 0:
+                break
+        taken.append(best[2])
+        if np.hypot(best[3], best[4]) > 16:  # a short line from a name that had to move away
+            ax.annotate(
+                "",
+                (x[i], y[i]),
+                (best[3], best[4] - np.sign(best[4]) * 5),
+                textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": colors[i], "linewidth": 0.6},
+            )
+
+
+def _offsets():
+    """Where a name may stand, in points from its point, near it first."""
+    yield from ((7, 9), (-7, 9), (7, -9), (-7, -9), (0, 12), (0, -12), (10, 0), (-10, 0))
+    for up in range(18, 110, 7):
+        for right in (0, 8, -8):
+            yield from ((right, up), (right, -up))
+
+
+def _overlap(a, b) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, width) * max(0.0, height)
+
+
+def batch_sizes(table) -> Plot:
+    """Pictures a second against the batch size; the ring is the smallest size near the best.
 
     Args:
-        table: A raw table of `efficiency.sweep`.
-        saturated: By variant, the batch size that is marked with a ring.
+        table: Columns `engine`, `batch` and `images/s`.
     """
-    plot, axes = new_plot(1, 3, size=(11, 3.6))
-    columns = {
-        "ms per image": "time per image in ms",
-        "images/s": "images per second",
-        "memory MB": "memory for activations in MB",
-    }
-    styles = ("o-", "s--", "^-.", "D:")
+    plot, ax = new_plot(size=(8, 3.6))
+    styles, words = ("o-", "s--", "^-.", "D:"), []
     batches = sorted(table["batch"].unique().tolist())
-    for i, (name, part) in enumerate(table.groupby("variant", sort=False)):
-        for ax, column in zip(axes, columns, strict=True):
-            if part[column].notna().any():
-                color = PALETTE[i % len(PALETTE)]
-                style = styles[i % len(styles)]
-                ax.plot(part["batch"], part[column], style, color=color, label=name)
-        ring = part[part["batch"] == saturated.get(name)]
-        axes[1].plot(ring["batch"], ring["images/s"], "o", ms=14, mfc="none", mec=BLACK, mew=1.5)
-    for ax, label in zip(axes, columns.values(), strict=True):
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(batches, batches)
-        ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
-        ax.set_xlabel("batch size (pictures)")
-        ax.set_ylabel(label)
-        ax.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    plot.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
-    words = "; ".join(
-        f"{name} reaches at most ≈ {part['images/s'].max():.1f} images per second and comes within "
-        f"5 % of that from batch ≈ {saturated[name]}"
-        for name, part in table.groupby("variant", sort=False)
-        if name in saturated
+    for i, (name, part) in enumerate(table.groupby("engine", sort=False)):
+        color = PALETTE[i % len(PALETTE)]
+        rate = part["images/s"].to_numpy()
+        near = int(np.argmax(rate >= 0.95 * rate.max()))
+        ax.plot(part["batch"], rate, styles[i % len(styles)], color=color)
+        ax.plot(part["batch"].iloc[near], rate[near], "o", ms=14, mfc="none", mec=color, mew=1.5)
+        ax.annotate(
+            f" {name}",
+            (part["batch"].iloc[-1], rate[-1]),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+            color=color,
+            fontsize=10,
+            annotation_clip=False,
+        )
+        words.append(
+            f"{name} reaches at most {rate.max():.1f} pictures a second and comes within 5 % of "
+            f"that from batch {part['batch'].iloc[near]}"
+        )
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(batches, batches)
+    ax.set_ylim(0, 1.12 * table["images/s"].max())
+    ax.set_xlabel("batch size (pictures)")
+    ax.set_ylabel("pictures a second")
+    ax.spines[["top", "right"]].set_visible(False)
+    return finish(
+        plot, f"Lines against batch sizes {batches[0]} to {batches[-1]}. {'; '.join(words)}."
     )
-    return finish(plot, f"Lines against batch sizes {batches[0]} to {batches[-1]}. {words}.")

@@ -1,10 +1,12 @@
-"""Tasks of notebook 05: FLOPs, megabytes, fewer bits, a forecast, a variant for a phone."""
+"""Tasks of notebook 05: fewer bits, the floor, four faults, a client's pictures, a phone."""
 
-from functools import cached_property
+import re
 
+import numpy as np
 import torch
+from PIL import Image
 
-from .. import efficiency
+from .. import efficiency, images
 from .core import (
     EASY,
     HARD,
@@ -14,6 +16,7 @@ from .core import (
     call,
     function,
     number,
+    numbers,
     quote,
     random,
     register,
@@ -21,122 +24,17 @@ from .core import (
 )
 
 
-class CountFlops(Task):
-    """An estimate of the floating-point operations of one picture."""
-
-    title = "How much work is one picture?"
-    difficulty = HARD
-    question = """
-        Estimate the floating-point operations of one picture before you time anything. A linear
-        layer from n to m numbers takes n x m multiplications and as many additions, so
-        2 x n x m operations, **for each token**. Count the matrix products of all blocks; the rest
-        is small. Within 10 % counts.
-        """
-    make = "CountFlops(model, pixels)"
-    stub = "answer = ...  # your answer: operations for one picture"
-    solution_code = """
-c = model.config
-tokens = (c.image_size // c.patch_size) ** 2 + 1
-linear = 4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size  # q, k, v, o; the MLP
-scores = 2 * tokens * c.hidden_size  # each token with all tokens: Q K^T, and the weights times V
-answer = 2 * c.num_hidden_layers * tokens * (linear + scores)
-"""
-    hints = (
-        "In each block a token goes through q, k, v and the output (width to width), and through "
-        "the MLP: width to intermediate_size and back. All are in model.config.",
-        "Attention itself: each token with each token, width numbers, once for Q K^T and once for "
-        "the weights times V.",
-        "2 x layers x tokens x (4 x width² + 2 x width x MLP + 2 x tokens x width).",
-    )
-
-    def __init__(self, model, pixels):
-        super().__init__()
-        self.model, self.pixels = model, pixels[:1]
-
-    @cached_property
-    def counted(self) -> int:
-        """What torch counts while the model looks at one picture."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            self.model(pixel_values=self.pixels)
-        return counter.get_total_flops()
-
-    def _judge(self, answer):
-        said, truth, config = number(answer), self.counted, self.model.config
-        ratio = said / truth
-        if abs(ratio - 1) <= 0.1:
-            return (
-                f"torch counts {truth / 1e9:.2f} billion. A variant in int8 does the same number."
-            )
-        tokens = (config.image_size // config.patch_size) ** 2 + 1
-        near = {
-            0.5: "Does an operation count for a multiplication and an addition together?",
-            1 / config.num_hidden_layers: "Is that one block? How many are there?",
-            1 / tokens: "Is that one token? How many are there?",
-            0.5 / config.num_hidden_layers: "One block, and additions not counted?",
-            1e-9: "Is that in billions? Write all of it.",
-            2.0: "Multiplications and additions: is the 2 in it twice?",
-        }
-        for factor, words in near.items():
-            if abs(ratio / factor - 1) <= 0.1:
-                raise Wrong(f"{said:.4g} is not near. {words}")
-        mlp = 4 * tokens * config.num_hidden_layers * config.hidden_size * config.intermediate_size
-        if abs((said + mlp) / truth - 1) <= 0.1:
-            raise Wrong(f"{said:.4g} is too little: attention alone. What else is in a block?")
-        raise Wrong(f"{said:.4g} is too {'much' if said > truth else 'little'}.")
-
-
-class MegabytesInBf16(Task):
-    """The size of the weights in 16 bits."""
-
-    title = "Half the bits"
-    difficulty = EASY
-    question = """
-        Predict: how many megabytes (millions of bytes) do the weights of this model take in bf16?
-        Within 2 % counts.
-        """
-    make = "MegabytesInBf16(model)"
-    stub = "answer = ...  # your answer: megabytes"
-    solution_code = """
-answer = sum(p.numel() for p in model.parameters()) * 2 / 1e6  # 16 bits are 2 bytes
-"""
-    hints = (
-        "How many bytes does one number take in bf16? A byte has 8 bits.",
-        "Step 1 printed the megabytes in fp32, with 32 bits a number. Here it is half of that.",
-    )
-
-    def __init__(self, model):
-        super().__init__()
-        self.parameters = sum(p.numel() for p in model.parameters())
-
-    def _judge(self, answer):
-        said = number(answer)
-        truth = 2 * self.parameters / 1e6
-        near = {
-            2.0: "That is fp32, with 4 bytes a number.",
-            0.5: "That is int8, with 1 byte a number.",
-            8.0: "Are those megabits? A byte has 8 bits.",
-            1e6 / 2**20: "Those are MiB, of 2^20 bytes; a megabyte is 10^6.",
-            1e6: "Are those bytes? A megabyte is a million of them.",
-        }
-        if abs(said / truth - 1) <= 0.02:
-            return f"{truth:.1f} MB: less to store, and less to carry from memory to the cores."
-        for factor, words in near.items():
-            if abs(said / truth / factor - 1) <= 0.02:
-                raise Wrong(f"{said:.4g} is not it. {words}")
-        raise Wrong(f"{said:.4g} MB are too {'many' if said > truth else 'few'}.")
-
-
 class Quantise(Task):
     """Round-trip quantisation with any number of bits and a scale for each row."""
 
     title = "Fewer bits still"
     difficulty = HARD
+    minutes = 8
     question = """
         Write the round trip for any number of bits, with a scale for each row. With 8 bits the
         whole numbers run from -127 to 127; with 4 bits from -7 to 7. `quantise(weight, bits)` gets
-        a matrix and returns the matrix that comes back: whole numbers times their scale.
+        a matrix and returns the matrix that comes back: whole numbers times their scale. The next
+        cell rounds all layers of the model with it.
         """
     make = "Quantise(weight)"
     stub = """
@@ -204,71 +102,228 @@ def round_trip(weight, bits, axis=1, largest=None, back=True, cut=False):
 
 
 def same_levels(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two matrices are equal in 99.9 % of the places: a tie may round either way."""
+    """Whether two matrices are equal in 99.9 % of its numbers: a tie may round either way."""
     away = (a - b).abs() > 1e-4 * b.abs().max()
     return away.float().mean().item() <= 1e-3
 
 
-class ShouldWin(Task):
-    """A forecast from operations and rates, before anything is timed."""
+class Floor(Task):
+    """The time below which no engine can be, from operations and rates."""
 
-    title = "Which variant should win?"
+    title = "The floor of an engine"
     difficulty = MEDIUM
+    minutes = 6
     question = """
-        Say before you time them which variant **should** be the fastest here. No variant can be
-        faster than its operations divided by the machine's rate in its number format. Each of
-        `attempts` knows its `name`, its `variant.arithmetic` (such as `"int8"`) and, if it runs
-        here, its `engine.flops`. The rates are in `rates`. Answer with the name of the variant
-        with the shortest possible time. If several share it, any of them counts.
+        Write `floor(operations, rates)`. `operations` says how many operations of one picture an
+        engine runs in which number format, such as `{"int8": 2e9, "fp32": 4e8}`; `rates` says how
+        many operations a second the machine does in each format. One part runs after the other.
+        Return **milliseconds**. The next cell takes your function for every engine.
         """
-    make = "ShouldWin(attempts, rates)"
-    stub = 'answer = ...  # your answer: a name, such as "bf16 weights"'
+    make = "Floor()"
+    stub = """
+def floor(operations, rates):
+    return ...  # your code: milliseconds
+"""
     solution_code = """
-ready = [a for a in attempts if a.engine and a.variant.arithmetic in rates]
-least = {a.name: a.engine.flops / rates[a.variant.arithmetic] for a in ready}
-answer = min(least, key=least.get)
+def floor(operations, rates):
+    return 1e3 * sum(count / rates[name] for name, count in operations.items())
 """
     hints = (
-        "Two things count: how many operations there are, and how many a second.",
-        "The table of rates tells which number format is the fastest here. Which of the variants "
-        "in this format has fewer operations than the others?",
-        "For each variant that runs: engine.flops / rates[variant.arithmetic]. The smallest wins.",
+        "2e9 operations at 1e12 a second take 0.002 seconds. How many milliseconds is that?",
+        "Each format has its own count and its own rate. The parts do not run at the same time.",
+        "Go over operations.items(), add up count / rates[name], and multiply by 1,000.",
     )
 
-    def __init__(self, attempts, rates):
-        super().__init__()
-        self.names = {a.name for a in attempts}
-        self.arithmetic = {a.name: a.variant.arithmetic for a in attempts}
-        self.flops = {a.name: a.engine.flops for a in attempts if a.engine is not None}
-        self.least = {
-            name: flops / rates[self.arithmetic[name]]
-            for name, flops in self.flops.items()
-            if self.arithmetic[name] in rates
-        }
+    def _judge(self, answer):
+        floor = function(answer)
+        rates = {"fp32": 2e11, "int8": 8e11, "bf16": 4e11}
+        for operations in ({"fp32": 2.5e9}, {"int8": 2e9, "fp32": 4e8}, {"bf16": 1e9}):
+            case = f"operations {operations}"
+            # Copies, because a function may change what it is given.
+            given = call(floor, dict(operations), dict(rates), case=case)
+            said = number(given, f"With {case} what your function returned")
+            parts = {name: count / rates[name] for name, count in operations.items()}
+            truth = 1e3 * sum(parts.values())
+            if abs(said - truth) <= 1e-6 * truth:
+                continue
+            total = sum(operations.values())
+            mistakes = {
+                "Those are seconds; milliseconds are wanted.": truth / 1e3,
+                "Do the parts run at the same time? One runs after the other.": (
+                    1e3 * max(parts.values())
+                ),
+                "Is everything in the fastest format? Each part has its own rate.": (
+                    1e3 * total / max(rates[name] for name in operations)
+                ),
+                "Is everything in the slowest format? Each part has its own rate.": (
+                    1e3 * total / min(rates[name] for name in operations)
+                ),
+                "Is that rate over operations? It is the other way round.": (
+                    1e3 * sum(1 / part for part in parts.values())
+                ),
+            }
+            for words, outcome in mistakes.items():
+                if abs(said - outcome) <= 1e-6 * abs(outcome):
+                    raise Wrong(f"With {case} your floor is {said:.4g}. {words}")
+            raise Wrong(f"With {case} your floor is {said:.4g} ms; it should be {truth:.4g}.")
+        return (
+            "No engine can beat its floor. How far above it an engine stays is what its library "
+            "leaves undone."
+        )
+
+
+class NameTheFaults(Task):
+    """Which of four faults each patient of the clinic has."""
+
+    title = "Name the four faults"
+    difficulty = MEDIUM
+    minutes = 6
+    faults = ("conversions", "batch", "preprocessing", "calibration")
+    truth = ("preprocessing", "conversions", "calibration", "batch")
+    question = """
+        Each patient has another fault. Which one? `conversions`: the graph spends its time turning
+        numbers from fp32 to int8 and back. `batch`: the file was written for one picture at a time.
+        `preprocessing`: the network gets other pixel values than in training. `calibration`: the
+        scales were found with pictures unlike those that come. Answer with the four words, patient
+        A first.
+        """
+    make = "NameTheFaults()"
+    stub = 'answer = ...  # your answer, such as "batch conversions calibration preprocessing"'
+    solution_code = 'answer = "preprocessing conversions calibration batch"'
+    hints = (
+        "Which patient fails with an error, not with a wrong answer? That one is the easiest.",
+        "B answers well and is slow: look at what its graph consists of. A has the file whose "
+        "logits you have checked, so the fault must lie before the network.",
+        "C: a ratio below 1 says that the scale of a layer is too small for the numbers that "
+        "come, so they are cut off. Where do scales come from?",
+    )
 
     def _judge(self, answer):
+        if isinstance(answer, (list, tuple)) and all(isinstance(a, str) for a in answer):
+            answer = " ".join(answer)
         if not isinstance(answer, str):
-            raise Wrong(f"Your answer is {quote(answer)}, but the name of a variant is wanted.")
-        said, best = answer.strip(), min(self.least, key=self.least.__getitem__)
-        if said not in self.names:
-            raise Wrong(f"There is no variant {quote(said)}: copy a name from `attempts`.")
-        if said not in self.least:
-            raise Wrong(f"{said!r} does not run here, or its rate was not measured.")
-        if self.least[said] <= 1.01 * self.least[best]:
-            return (
-                "Fewer operations, each in the fastest format. Now see whether it does win: the "
-                "forecast leaves out everything that is no matrix product."
-            )
-        if self.arithmetic[said] != self.arithmetic[best]:
-            raise Wrong(f"{said!r} computes in {self.arithmetic[said]}: a format here is faster.")
-        raise Wrong(f"{said!r} has {self.flops[said] / 1e9:.2f} billion operations: one has fewer.")
+            raise Wrong(f"Your answer is {quote(answer)}, but a text of four words is wanted.")
+        said = re.findall(r"[a-z]+", answer.lower())
+        if unknown := [word for word in said if word not in self.faults]:
+            raise Wrong(f"{quote(unknown[0])} is none of the four: {', '.join(self.faults)}.")
+        if len(said) != 4:
+            raise Wrong(f"There are {len(said)} words in your answer, but four patients.")
+        right = [a == b for a, b in zip(said, self.truth, strict=True)]
+        if all(right):
+            return "Each had good looks somewhere: only a measurement shows where it is ill."
+        wrong = [patient for patient, fine in zip("ABCD", right, strict=True) if not fine]
+        if len(set(said)) < 4:
+            raise Wrong("Each patient has another fault: every word stands there once.")
+        raise Wrong(f"{sum(right)} of 4 are right. Look again at {' and '.join(wrong)}.")
+
+
+class PreparePicture(Task):
+    """What the processor does, in NumPy and PIL: the cure of patient A."""
+
+    title = "Cure patient A"
+    difficulty = HARD
+    minutes = 8
+    question = """
+        Write what a client without PyTorch must do: from an RGB picture of PIL to an array of
+        float32, shape (3, height, width), with the same numbers as the processor's. `processor`
+        knows `size`, `resample`, `rescale_factor`, `image_mean` and `image_std`. The next cell
+        gives patient A your function.
+        """
+    make = "PreparePicture(processor)"
+    stub = """
+def prepare(picture, processor):
+    return ...  # your code: an array (3, height, width)
+"""
+    solution_code = """
+def prepare(picture, processor):
+    size = (processor.size["width"], processor.size["height"])
+    small = np.asarray(picture.resize(size, processor.resample), dtype=np.float32)
+    scaled = small * processor.rescale_factor
+    normal = (scaled - processor.image_mean) / processor.image_std
+    return normal.astype(np.float32).transpose(2, 0, 1)
+"""
+    hints = (
+        "Four steps, in this order: resize, scale to 0..1, subtract the mean, divide by the "
+        "deviation. Then the axes.",
+        "picture.resize((width, height), processor.resample) resizes; np.asarray gives "
+        "(height, width, 3); .transpose(2, 0, 1) puts the channels first.",
+        "(small * processor.rescale_factor - processor.image_mean) / processor.image_std",
+    )
+
+    def __init__(self, processor):
+        super().__init__()
+        self.processor = processor
+
+    def _judge(self, answer):
+        prepare = function(answer)
+        for width, height in ((90, 60), (50, 300)):
+            case = f"a picture of {width} x {height}"
+            picture = _picture(width, height)
+            truth = images.to_pixels(picture, self.processor)[0].double()
+            got = call(prepare, picture.copy(), self.processor, case=case)
+            self._shape(numbers(got, f"With {case} what your function returned"), truth, case)
+            got = shaped(got, tuple(truth.shape), case, "(channels, height, width)")
+            if _near(got, truth):
+                continue
+            scale, mean, std = self._constants()
+            pixels = (truth * std + mean) / scale  # 0..255
+            mistakes = {
+                "Red and blue are exchanged.": truth.flip(0),
+                "The values are 0 to 255: multiply by rescale_factor.": pixels,
+                "Mean and deviation are missing.": pixels * scale,
+                "The mean is missing.": pixels * scale / std,
+                "The deviation is missing.": pixels * scale - mean,
+                "Those are ImageNet's mean and deviation. Ask the processor for its own.": (
+                    (pixels * scale - _column([0.485, 0.456, 0.406]))
+                    / _column([0.229, 0.224, 0.225])
+                ),
+                "It was not multiplied by rescale_factor.": (pixels - mean) / std,
+            }
+            for words, outcome in mistakes.items():
+                if _near(got, outcome, outcome.abs().max().item() / 2):
+                    raise Wrong(f"With {case}: {words}")
+            away = (got - truth).abs().mean().item()
+            raise Wrong(f"With {case} your values are {away:.3g} away from the processor's.")
+        return "Small differences stay: every library rounds a resized picture its own way."
+
+    def _constants(self):
+        processor = self.processor
+        return (
+            float(processor.rescale_factor),
+            _column(processor.image_mean),
+            _column(processor.image_std),
+        )
+
+    @staticmethod
+    def _shape(array, truth, case: str) -> None:
+        if array.shape == tuple(truth.permute(1, 2, 0).shape):
+            raise Wrong(f"With {case} the channels come last. The model wants them first.")
+        if array.shape == (1, *truth.shape):
+            raise Wrong(f"With {case} there is a batch of one around it: return one picture.")
+
+
+def _picture(width: int, height: int) -> Image.Image:
+    """A picture with smooth colours, so that ways to resize differ little."""
+    across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    channels = (0.9 * across, 0.2 + 0.5 * down, 0.8 - 0.6 * across * down)
+    return Image.fromarray((255 * np.stack(channels, -1)).round().astype(np.uint8))
+
+
+def _column(values) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)[:, None, None]
+
+
+def _near(a: torch.Tensor, b: torch.Tensor, size: float = 1.0) -> bool:
+    """Whether two pictures differ by no more than two ways to resize do."""
+    return bool((a - b).abs().mean() <= 0.02 * size)
 
 
 class PickForPhone(Task):
     """A choice from the table under three conditions."""
 
-    title = "Pick the variant for a phone"
+    title = "Pick the engine for a phone"
     difficulty = EASY
+    minutes = 5
     agreement = 0.9
     question = """
         The phone has **no PyTorch**, only ONNX Runtime: the name must begin with *ONNX Runtime*.
@@ -277,9 +332,9 @@ class PickForPhone(Task):
         with its name. If none is left, answer `"none"`.
         """
     make = "PickForPhone(results)"
-    stub = 'answer = ...  # your answer: a name, such as "bf16 weights"'
+    stub = 'answer = ...  # your answer: a name, such as "PyTorch bf16"'
     solution_code = """
-fits = results[results.index.str.startswith("ONNX Runtime") & (results["status"] == "ran")]
+fits = results[results.index.str.startswith("ONNX Runtime") & (results["not here"] == "")]
 fits = fits[fits["MB"] <= results.loc[efficiency.BASELINE, "MB"] / 2]
 fits = fits[fits["agreement"] >= 0.9]
 answer = fits["median ms"].idxmin() if len(fits) else "none"
@@ -293,29 +348,29 @@ answer = fits["median ms"].idxmin() if len(fits) else "none"
 
     def __init__(self, results):
         super().__init__()
-        self.results = results[["status", "MB", "agreement", "median ms"]].copy()
+        self.results = results[["not here", "MB", "agreement", "median ms"]].copy()
 
     def _judge(self, answer):
         if not isinstance(answer, str):
-            raise Wrong(f"Your answer is {quote(answer)}, but the name of a variant is wanted.")
-        ran = self.results[self.results["status"] == "ran"]
+            raise Wrong(f"Your answer is {quote(answer)}, but the name of an engine is wanted.")
+        ran = self.results[self.results["not here"] == ""]
         fits = [name for name in ran.index if not self._breaks(name)]
         best = ran.loc[fits, "median ms"].idxmin() if fits else "none"
         said = answer.strip()
         if said == best:
             return "It fits all three. On a real phone, measure again: its cores are others."
         if said == "none":
-            raise Wrong(f"{said!r}? Of the variants here, {len(fits)} fulfil all three conditions.")
+            raise Wrong(f"{said!r}? Of the engines here, {len(fits)} fulfil all three conditions.")
         if said not in self.results.index:
             raise Wrong(
-                f"There is no variant {quote(said)}: copy a name from the table's first column."
+                f"There is no engine {quote(said)}: copy a name from the table's first column."
             )
         if said not in ran.index:
-            raise Wrong(f"{said!r} did not run here: {self.results.loc[said, 'status']}.")
+            raise Wrong(f"{said!r} did not run here: {self.results.loc[said, 'not here']}.")
         raise Wrong(f"{said!r} {self._breaks(said) or 'fits, but a faster one fits too'}.")
 
     def _breaks(self, name: str) -> str:
-        """Which condition a variant breaks, in words; empty if none."""
+        """Which condition an engine breaks, in words; empty if none."""
         row, limit = self.results.loc[name], self.results.loc[efficiency.BASELINE, "MB"] / 2
         if not name.startswith("ONNX Runtime"):
             return "needs something that is not on the phone"
@@ -327,5 +382,5 @@ answer = fits["median ms"].idxmin() if len(fits) else "none"
 
 
 TASKS = register(
-    "05_efficient_inference", [CountFlops, MegabytesInBf16, Quantise, ShouldWin, PickForPhone]
+    "05_efficient_inference", [Quantise, Floor, NameTheFaults, PreparePicture, PickForPhone]
 )

@@ -1,0 +1,262 @@
+"""Is it faster, does it still answer the same, and which one should be taken?"""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from .. import runtime
+from ..errors import CourseError, one_of
+from .engines import Engine
+from .roofline import floor_ms
+from .timing import race, timing_table
+
+BASELINE = "PyTorch eager"
+USABLE_FROM = 0.9  # agreement below this: another classifier, not a faster one
+RECOMMENDED_FROM = 0.95
+NEIGHBOURS = 8  # pictures in a batch, where answers alone and in a batch are compared
+
+
+def compare(
+    engines: Mapping[str, Engine],
+    pictures: torch.Tensor,
+    rounds: int = 10,
+    *,
+    missing: Mapping[str, str] | None = None,
+    labels: torch.Tensor | None = None,
+    batch: int = 1,
+    rates: Mapping[str, Mapping[str, float]] | None = None,
+    in_batches: int = 32,
+):
+    """Measure speed and agreement of engines on the same pictures.
+
+    The same forward passes give both: the time of each, and whether its answer is the baseline's.
+
+    Args:
+        engines: By name; `BASELINE` is among them.
+        pictures: Normalised pictures (N, 3, H, W); 200 or more for a fair agreement.
+        rounds: In how many turns (see `race`).
+        missing: Engines that cannot run here, and why: rows without figures.
+        labels: The right classes (N,), where they are known.
+        batch: How many pictures at a time; what is left over at the end is not used.
+        rates: By device (`CPU`, `GPU`) what `matrix_rates` measured there, for the floor.
+        in_batches: How many pictures are seen alone and again in batches (`batch_consistency`).
+
+    Returns:
+        A `DataFrame`, a row for every engine: `runs on`, `computes in`, `not here` (why, or
+        empty), the columns of `timing_table`, `MB`, `agreement` (share of pictures with the
+        baseline's top class) with its 95 % interval `agreement from` and `agreement to`,
+        `logit difference` (the mean one), `accuracy` (where labels are given), `same in a batch`,
+        `floor ms`, `of possible` (the floor as a share of the median), and `pareto`. The `verdict` of an engine whose
+        agreement is below 90 % is `unusable`.
+
+    Raises:
+        CourseError: If there is no baseline, or numbers of pictures do not fit.
+    """
+    import pandas as pd
+
+    pictures, labels = _checked(engines, pictures, labels, batch)
+    _announce(engines, pictures, batch, in_batches)
+    seconds, answers = race(dict(engines), pictures.split(batch), rounds)
+    times = timing_table(seconds, BASELINE, batch, rounds)
+    logits = {name: torch.cat(parts) for name, parts in answers.items()}
+    rows: dict[str, dict] = {}
+    for name, engine in engines.items():
+        rows[name] = {
+            "runs on": engine.device,
+            "computes in": " + ".join(engine.operations) or "–",
+            "not here": "",
+            **times.loc[name].to_dict(),
+            "MB": engine.megabytes,
+            **_judged(logits[name], logits[BASELINE], labels),
+            "same in a batch": batch_consistency(
+                engine, pictures[:in_batches], logits[name][:in_batches], batch
+            ),
+            "floor ms": floor_ms(engine.operations, (rates or {}).get(engine.device, {})),
+        }
+        if rows[name]["agreement"] < USABLE_FROM:
+            rows[name]["verdict"] = "unusable"
+        rows[name]["of possible"] = batch * rows[name]["floor ms"] / rows[name]["median ms"]
+    rows |= {name: {"not here": reason} for name, reason in (missing or {}).items()}
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("engine")
+    frame["pareto"] = frame.index.isin(pareto(frame))
+    return frame
+
+
+def _checked(engines, pictures, labels, batch: int):
+    """The pictures and labels that fill whole batches."""
+    one_of("The baseline", BASELINE, tuple(engines))
+    if labels is not None and len(labels) != len(pictures):
+        raise CourseError(f"{len(labels)} labels do not fit {len(pictures)} pictures: one each.")
+    whole = len(pictures) // batch * batch if batch > 0 else 0
+    if whole == 0:
+        raise CourseError(f"batch is {batch}, but must be 1 to {len(pictures)} pictures.")
+    return pictures[:whole], None if labels is None else labels[:whole]
+
+
+def _announce(engines, pictures, batch: int, in_batches: int) -> None:
+    """Say how long the comparison will take, from one call of each engine."""
+    calls = len(pictures) / batch + min(in_batches, len(pictures)) / batch
+    total = 0.0
+    for engine in engines.values():
+        engine(pictures[:batch])  # warms up
+        began = time.perf_counter()
+        engine(pictures[:batch])
+        total += calls * (time.perf_counter() - began)
+    runtime.announce(f"{len(engines)} engines on {len(pictures)} pictures", total)
+
+
+def _judged(logits: torch.Tensor, reference: torch.Tensor, labels) -> dict:
+    from scipy.stats import binomtest
+
+    share = agreement(logits, reference)
+    low, high = binomtest(round(share * len(logits)), len(logits)).proportion_ci(method="wilson")
+    return {
+        "agreement": share,
+        "agreement from": low,
+        "agreement to": high,
+        "logit difference": (logits - reference).abs().mean().item(),
+        "accuracy": float("nan") if labels is None else _share(logits.argmax(-1) == labels),
+    }
+
+
+def _share(same: torch.Tensor) -> float:
+    return same.cpu().double().mean().item()
+
+
+def agreement(logits: torch.Tensor, reference: torch.Tensor) -> float:
+    """The share of rows with the same top class in two sets of logits (N, classes)."""
+    if logits.shape != reference.shape:
+        shapes = f"{tuple(logits.shape)} and {tuple(reference.shape)}"
+        raise CourseError(f"Logits of shapes {shapes} cannot be compared: use the same pictures.")
+    return _share(logits.argmax(-1) == reference.argmax(-1))
+
+
+def batch_consistency(engine, pictures: torch.Tensor, logits: torch.Tensor, batch: int) -> float:
+    """The share of pictures with the same top class alone and in a batch of eight.
+
+    With dynamic int8 all pictures of a batch share a scale, so neighbours change an answer.
+
+    Args:
+        engine: An `Engine`.
+        pictures: Shape (N, 3, H, W).
+        logits: The engine's answers to them, in batches of `batch`.
+        batch: 1 if they were alone, else these count as the batch and each is asked alone now.
+
+    Returns:
+        The share, or NaN for an engine that would have to be compiled again.
+    """
+    if not engine.any_batch or len(pictures) == 0:
+        return float("nan")
+    other = pictures.split(NEIGHBOURS if batch == 1 else 1)
+    again = torch.cat([engine(part) for part in other])
+    return _share(again.argmax(-1) == logits.argmax(-1))
+
+
+def usable(frame):
+    """The rows of a `compare` table that ran and agree often enough to be used at all."""
+    return frame[frame["agreement"] >= USABLE_FROM]
+
+
+def pareto(frame) -> list[str]:
+    """The usable engines that no other beats in speed and agreement at once, slowest first.
+
+    Args:
+        frame: A table of `compare`.
+    """
+    chosen, best = [], -1.0
+    fast_first = usable(frame).sort_values(["speed-up", "agreement"], ascending=False)
+    for name, share in fast_first["agreement"].items():
+        if share > best:
+            chosen.append(name)
+            best = share
+    return chosen[::-1]
+
+
+def recommend(frame, least: float = RECOMMENDED_FROM) -> list[str]:
+    """The fastest engine that agrees often enough, and those that cannot be told from it.
+
+    Args:
+        frame: A table of `compare`.
+        least: The least agreement, 0.9 to 1.
+
+    Returns:
+        Names, the fastest first. More than one where the intervals of speed-up overlap; the
+        baseline alone where nothing is faster.
+
+    Raises:
+        CourseError: If `least` is lower: such an engine answers wrongly.
+    """
+    if not USABLE_FROM <= least <= 1:
+        raise CourseError(f"least is {least}, but must be {USABLE_FROM} to 1.")
+    good = usable(frame)
+    good = good[(good["agreement"] >= least) & (good["verdict"] == "faster")]
+    if not len(good):
+        return [BASELINE]
+    good = good.sort_values("speed-up", ascending=False)
+    return [str(name) for name in good.index[good["to"] >= good["from"].iloc[0]]]
+
+
+# --- tables for readers ------------------------------------------------------------------------
+
+# Column: (digits after the point, factor, unit).
+_FORMATS = {
+    "median ms": (1, 1, ""),
+    "p5 ms": (1, 1, ""),
+    "p95 ms": (1, 1, ""),
+    "images/s": (1, 1, ""),
+    "speed-up": (2, 1, ""),
+    "from": (2, 1, ""),
+    "to": (2, 1, ""),
+    "MB": (1, 1, ""),
+    "agreement": (1, 100, " %"),
+    "agreement from": (1, 100, " %"),
+    "agreement to": (1, 100, " %"),
+    "accuracy": (1, 100, " %"),
+    "same in a batch": (1, 100, " %"),
+    "of possible": (0, 100, " %"),
+    "logit difference": (3, 1, ""),
+    "largest difference": (6, 1, ""),
+    "GOP/s": (0, 1, ""),
+    "floor ms": (1, 1, ""),
+}
+
+
+def for_reading(frame, columns: Sequence[str] | None = None):
+    """A table of text for a notebook, with few digits.
+
+    Args:
+        frame: A table of this package.
+        columns: Which columns, in this order; all by default. `95 %` stands for the interval of
+            the speed-up, `agreement 95 %` for that of the agreement.
+
+    Returns:
+        A `DataFrame` of strings; what was not measured is a dash.
+    """
+    import pandas as pd
+
+    pd.set_option("display.max_colwidth", None)  # a reason is of use only if it is whole
+    shown = {}
+    for name in columns or frame.columns:
+        if name in ("95 %", "agreement 95 %"):
+            prefix = "" if name == "95 %" else "agreement "
+            edges = (frame[f"{prefix}from"], frame[f"{prefix}to"])
+            shown[name] = [
+                f"{_measured(a, prefix + 'from')} to {_measured(b, prefix + 'to')}".replace(
+                    " % to", " to"
+                )
+                if np.isfinite(a)
+                else "–"
+                for a, b in zip(*edges, strict=True)
+            ]
+        elif name in _FORMATS:
+            shown[name] = [_measured(value, name) for value in frame[name]]
+        else:
+            shown[name] = ["–" if v is None or v != v else v for v in frame[name]]
+    return pd.DataFrame(shown, index=frame.index)
+
+
+def _measured(value: float, column: str) -> str:
+    digits, factor, unit = _FORMATS[column]
+    return f"{factor * value:.{digits}f}{unit}" if np.isfinite(value) else "–"

@@ -1,0 +1,130 @@
+"""OpenVINO, the engine of Intel, which runs on AMD's processors too; its int8 comes from nncf."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .. import runtime
+from ..errors import one_of
+from .engines import Engine, megabytes
+
+# How much of a large column SmoothQuant moves from the input to the weights, 0 to 1. Found on 150
+# drawings of the CIFAR-10 twin, none of which judges an engine; nncf's 0.95 lost more answers.
+SMOOTHING = 0.65
+
+
+def openvino_engine(
+    network: nn.Module,
+    example: torch.Tensor,
+    precision: str = "f32",
+    calibration: torch.Tensor | None = None,
+    *,
+    fixed_to_one: bool = True,
+    **facts,
+) -> Engine:
+    """Run a network in OpenVINO on the CPU.
+
+    Args:
+        network: From pictures to a tensor of logits.
+        example: Two pictures, (2, 3, H, W).
+        precision: `f32`, `bf16` or `int8`. OpenVINO takes bf16 by itself where the CPU has it,
+            so fp32 must be asked for.
+        calibration: For `int8`, normalised pictures (N, 3, H, W) that no engine is judged on.
+        fixed_to_one: Whether a graph may be fixed to one picture. OpenVINO 2026.4.1 answers
+            wrongly where that is an int8 graph with merged tokens.
+        facts: More fields of `Engine`.
+    """
+    import openvino
+
+    one_of("precision", precision, ("f32", "bf16", "int8"))
+    shape = openvino.PartialShape([-1, *example.shape[1:]])
+    with torch.no_grad():
+        graph = openvino.convert_model(network, example_input=example, input=shape)
+    if precision == "int8":
+        graph = _quantised(graph, example[:1] if calibration is None else calibration)
+        precision = "bf16" if runtime.cpu_has_bf16() else "f32"  # for what is not int8
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    predict = _compiled_for_each_batch(graph, settings, fixed_to_one)
+    return Engine(predict, _size(graph), **facts)
+
+
+def _compiled_for_each_batch(graph, settings: dict, fixed_to_one: bool):
+    """A graph for one batch size is faster than one for any, so each size gets its own."""
+    import openvino
+
+    core, compiled = openvino.Core(), {}
+
+    def predict(pictures):
+        batch = len(pictures)
+        if batch not in compiled:
+            own = graph.clone()
+            if batch > 1 or fixed_to_one:
+                own.reshape([batch, *pictures.shape[1:]])
+            compiled[batch] = core.compile_model(own, "CPU", settings)
+        logits = compiled[batch](pictures.cpu().numpy())[0]
+        return torch.from_numpy(logits.copy())  # its memory is used again by the next call
+
+    return predict
+
+
+def _size(graph) -> float:
+    """Megabytes of a graph as files."""
+    import openvino
+
+    with tempfile.TemporaryDirectory(prefix="vit-openvino-") as folder:
+        openvino.save_model(graph, Path(folder) / "model.xml", compress_to_fp16=False)
+        return sum(megabytes(file) for file in Path(folder).iterdir())
+
+
+def _quantised(graph, calibration: torch.Tensor):
+    """The layers with weights in int8, with the scales of a transformer (nncf).
+
+    Attention's own products and the last layer keep their precision: they cost little time, and
+    rounding them moved the logits. Scales cover all that the calibration pictures showed; nncf's
+    default, the mean over pictures, cuts off the few large numbers that a ViT depends on. Large
+    columns are shared out between input and weights (SmoothQuant, Xiao et al. 2023, section 4.1).
+    """
+    from IPython.utils.capture import capture_output
+
+    with capture_output():  # it draws bars of its own, wherever it runs
+        import nncf
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+        logging.getLogger("nncf").setLevel(logging.ERROR)
+        pictures = nncf.Dataset([picture[None].cpu().numpy() for picture in calibration])
+        return nncf.quantize(
+            graph,
+            pictures,
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(calibration),
+            ignored_scope=nncf.IgnoredScope(
+                names=_kept_precise(graph), types=["ScaledDotProductAttention"], validate=False
+            ),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING),
+            ),
+        )
+
+
+def _kept_precise(graph) -> list[str]:
+    """Names of a graph's products without weights, and of its last product, the head."""
+
+    def is_weight(node) -> bool:
+        while node.get_type_name() == "Convert":
+            node = node.input_value(0).get_node()
+        return node.get_type_name() == "Constant"
+
+    def has_weights(product) -> bool:
+        return any(is_weight(product.input_value(i).get_node()) for i in range(2))
+
+    products = [node for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]
+    kept = [node for node in products if not has_weights(node)]
+    return [node.get_friendly_name() for node in [*kept, products[-1]]]
