@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from vit_helpers import data, efficiency, models, plots, runtime
+from vit_helpers import data, efficiency, images, models, plots, runtime
 from vit_helpers.errors import CourseError
 
 from . import variants
@@ -68,11 +68,10 @@ def run(request: Request) -> int:
     models.blocks(model)  # a model that is no ViT is refused before anything else is done
     if request.widen != 1:
         model = widen(model, request.widen).to(rt.device)
-    transform = data.eval_transform(processor)
-    own, labels = data.own_pictures(model, count, rt.seed)
-    pictures = torch.stack([transform(data.to_tensor(picture)) for picture in own])
+    own, labels = data.evaluation_images(model, count, rt.seed)
+    pictures = images.to_pixels(own, processor)
     request.folder.mkdir(parents=True, exist_ok=True)
-    calibration = _calibration(transform, rt.seed)
+    calibration = _calibration(processor, rt.seed)
     with contextlib.closing(variants.ExportContext(model, calibration)) as context:
         rates = _rates(rt.device)
         print(f"\n{machine()['processor']}, {torch.get_num_threads()} threads")
@@ -121,11 +120,11 @@ def load(model_id: str | None):
     return model.eval().to(runtime.current().device), models.load_processor(model_id)
 
 
-def _calibration(transform, seed: int) -> torch.Tensor:
+def _calibration(processor, seed: int) -> torch.Tensor:
     """Pictures for static quantisation: from a training split, never among those judged on."""
     train = data.load_dataset("cifar10")["train"]
     some = train.select(data.random_indices(len(train), CALIBRATION_PICTURES, seed))
-    return torch.stack([x for x, _ in data.PictureSet(some, transform)])
+    return images.to_pixels(list(some[data.image_column(some)]), processor)
 
 
 def _show(frame, batch: int, count: int) -> None:

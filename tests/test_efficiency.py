@@ -487,7 +487,7 @@ def test_merged_int8_of_openvino_answers_a_picture_alone_as_in_a_batch(rt):
     pytest.importorskip("openvino")
     pytest.importorskip("nncf")
     model, processor = models.load_classifier("eager")
-    own, _ = data.own_pictures(model, 4, rt.seed)
+    own, _ = data.evaluation_images(model, 4, rt.seed)
     some = images.to_pixels(own, processor)
     context = ExportContext(model, some)
     (merged,) = variants.build(context, variants.select("OpenVINO int8, merged"))

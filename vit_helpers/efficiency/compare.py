@@ -48,8 +48,8 @@ def compare(
         empty), the columns of `timing_table`, `MB`, `agreement` (share of pictures with the
         baseline's top class) with its 95 % interval `agreement from` and `agreement to`,
         `logit difference` (the mean one), `accuracy` (where labels are given), `same in a batch`,
-        `floor ms`, `of possible` (the floor as a share of the median), and `pareto`. The `verdict` of an engine whose
-        agreement is below 90 % is `unusable`.
+        `floor ms`, `of possible` (the floor as a share of the median), and `pareto`. The `verdict`
+        of an engine whose agreement is below 90 % is `unusable`.
 
     Raises:
         CourseError: If there is no baseline, or numbers of pictures do not fit.
