@@ -386,7 +386,7 @@ def test(only: str = "all") -> int:
 
     Args:
         only: `lint` (ruff, mypy, import contract), `unit`, `notebooks`, `solved` (run it: every
-            check must pass), `browser`, `coverage` (unit tests
+            check must pass, and results lie in their ranges), `browser`, `coverage` (unit tests
             again, 90 % of the package must be run), `site` (build it and open it in a browser),
             or `all`: the first three.
 
@@ -401,6 +401,8 @@ def test(only: str = "all") -> int:
         )
     if only == "site":
         env["VIT_SITE"] = "1"
+    if only == "solved":
+        env["VIT_RESULTS"] = str(SOLVED)
     if only == "all":
         return _step("lint", env) or _side_by_side("notebooks", "unit", env)
     return _step(only, env)
@@ -415,7 +417,7 @@ def _commands(step: str) -> list[list]:
         "lint": [[*python, "ruff", "check", "."], [*python, "mypy"], [imports]],
         "unit": [[*pytest, "-m", "not browser", "tests"]],
         "notebooks": [notebook_tests(NOTEBOOKS)],
-        "solved": [[*python, "course", "solve", "--run"]],
+        "solved": [[*python, "course", "solve", "--run"], [*pytest, "tests/test_results.py"]],
         "coverage": [[*pytest, "-m", "not browser", "--cov=vit_helpers", "tests"]],
         "browser": [[*pytest, "-s", "-m", "browser", "tests"]],
         "site": [[*pytest, "tests/test_site.py"]],

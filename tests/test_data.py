@@ -70,10 +70,8 @@ def test_flowers_twin_has_the_official_ten_pictures_per_class(rt):
 def test_no_picture_is_in_two_splits(rt):
     for name, (column, _, splits) in SCHEMAS.items():
         dataset = data.load_dataset(name)
-        seen = {
-            split: {hash(p.tobytes()) for p in dataset[split].take(300)[column]} for split in splits
-        }
-        assert not set.intersection(*seen.values())
+        seen = [{p.tobytes() for p in dataset[split][column]} for split in splits]
+        assert len(set.union(*seen)) == sum(map(len, seen))
 
 
 def test_unknown_data_set(rt):

@@ -84,14 +84,11 @@ def test_index_out_of_range_names_the_range():
 
 def test_importing_the_package_does_not_import_torch_or_transformers():
     code = (
-        "import sys, time; start = time.perf_counter(); import vit_helpers;"
-        "assert not {'torch', 'transformers', 'datasets', 'matplotlib'} & set(sys.modules);"
-        "print(time.perf_counter() - start)"
+        "import sys, vit_helpers;"
+        "heavy = {'torch', 'transformers', 'datasets', 'matplotlib', 'numpy', 'pandas', 'PIL'};"
+        "assert not heavy & set(sys.modules)"
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert float(shown) < 0.3
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_show_source_shows_the_code():

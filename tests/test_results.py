@@ -1,0 +1,65 @@
+"""Results that cannot repeat to the digit lie in ranges: read from executed notebooks.
+
+The saved notebooks are read, or those in the folder `VIT_RESULTS`, such as the solved edition.
+A range is for the offline kit in the profile quick; it says what a reader may rely on, and not
+what one machine got.
+"""
+
+import json
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDER = Path(os.environ.get("VIT_RESULTS", ROOT / "notebooks"))
+
+# Notebook, cell, pattern with the number in brackets, smallest and largest value.
+RANGES = [
+    ("01_classify", "same-code", r"largest difference: ([\d.]+)", 0, 1e-3),
+    ("01_classify", "heldout", r"([\d.]+) % of the answers are right", 50, 100),
+    ("02_finetune_cifar10", "test", r"right in ([\d.]+) % of", 60, 100),
+    ("02_finetune_cifar10", "save", r"between the logits: ([\d.]+)", 0, 1e-4),
+]
+# Notebook, cell, and two patterns: the first number is larger than the second.
+LARGER = [
+    (
+        "02_finetune_cifar10",
+        "compare",
+        r"pre-trained, first epoch:? ([\d.]+)",
+        r"from scratch, same steps:? ([\d.]+)",
+    ),
+]
+
+
+@lru_cache
+def outputs(stem: str) -> dict[str, str]:
+    """What each code cell of an executed notebook shows, as text, by its id."""
+    notebook = json.loads((FOLDER / f"{stem}.ipynb").read_text(encoding="utf-8"))
+    shown = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            parts = [o.get("text") or o["data"].get("text/plain", "") for o in cell["outputs"]]
+            shown[cell["id"]] = "\n".join("".join(part) for part in parts)
+    return shown
+
+
+def result(stem: str, cell: str, pattern: str) -> float:
+    """The number that a cell shows."""
+    shown = outputs(stem)
+    assert any(shown.values()), f"{stem} has no outputs: python -m course refresh {stem[:2]}"
+    found = re.search(pattern, shown[cell])
+    assert found, f"no {pattern!r} in what {cell} shows: {shown[cell]!r}"
+    return float(found[1])
+
+
+@pytest.mark.parametrize(("stem", "cell", "pattern", "low", "high"), RANGES)
+def test_a_result_lies_in_its_range(stem, cell, pattern, low, high):
+    assert low <= result(stem, cell, pattern) <= high
+
+
+@pytest.mark.parametrize(("stem", "cell", "larger", "smaller"), LARGER)
+def test_what_is_said_to_be_better_is_better(stem, cell, larger, smaller):
+    assert result(stem, cell, larger) > result(stem, cell, smaller)
