@@ -1,6 +1,6 @@
-// The attention explorer in the browser: one module for Jupyter (where anywidget calls `render`)
-// and for the exported page (where a few lines of `page.py` do). After the data has arrived it
-// asks no kernel and no network.
+// The attention explorer in the browser: one module for Jupyter (where anywidget calls `render`),
+// for the exported page (where a few lines of `page.py` do) and for the live page (`course/live`,
+// which makes an `Explorer` and gives it new maps). It asks no kernel and no network.
 
 const STRONGEST = 5; // patches that are named in words
 const SPEAK_AFTER_MS = 400; // a screen reader hears where the pointer rests, not where it passes
@@ -33,6 +33,7 @@ class Maps {
       first += extra.queries;
     }
     this.patches = this.rows * this.columns;
+    this.hidden = new Uint8Array(this.patches); // 1: the model does not get this patch
   }
 
   // How much the token `query` attends to each token, as Float32Array (tokens), in `into`.
@@ -133,6 +134,10 @@ function slider(label, last, value, changed, words = String) {
       input.disabled = !on;
       row.classList.toggle("vx-off", !on);
     },
+    set(value) {
+      input.value = value;
+      output.textContent = words(value);
+    },
   };
 }
 
@@ -152,13 +157,17 @@ async function greyPicture(source) {
   const image = new Image();
   image.src = source;
   await image.decode();
-  const canvas = make("canvas", { width: image.naturalWidth, height: image.naturalHeight });
+  return inGrey(image, image.naturalWidth, image.naturalHeight);
+}
+
+function inGrey(image, width, height) {
+  const canvas = make("canvas", { width, height });
   const pen = canvas.getContext("2d");
   pen.drawImage(image, 0, 0);
-  const pixels = pen.getImageData(0, 0, canvas.width, canvas.height);
-  for (let i = 0; i < pixels.data.length; i += 4) {
-    const [r, g, b] = pixels.data.subarray(i, i + 3);
-    pixels.data.fill(0.299 * r + 0.587 * g + 0.114 * b, i, i + 3);
+  const pixels = pen.getImageData(0, 0, width, height);
+  const { data } = pixels;
+  for (let i = 0; i < data.length; i += 4) {
+    data[i] = data[i + 1] = data[i + 2] = 0.299 * data[i] + 0.587 * data[i + 1] + 0.114 * data[i + 2];
   }
   pen.putImageData(pixels, 0, 0);
   return canvas;
@@ -195,8 +204,7 @@ class Panel {
       `Map ${name}: a picture of ${maps.rows} by ${maps.columns} patches. Arrow keys go from ` +
         "patch to patch, Escape goes back to [CLS].",
     );
-    this.stage.style.aspectRatio = `${app.grey.width} / ${app.grey.height}`;
-    this.stage.style.setProperty("--vx-aspect", app.grey.width / app.grey.height);
+    this.frame();
     this.stage.style.setProperty("--vx-columns", maps.columns);
     this.stage.style.setProperty("--vx-rows", maps.rows);
 
@@ -243,18 +251,35 @@ class Panel {
     const { maps } = this.app;
     const kinds = [["head", "one head"], ["mean", "mean of the heads"]];
     maps.extras.forEach((extra, i) => kinds.push([String(i), extra.name]));
-    const changed = (part) => {
-      Object.assign(this.view, part);
-      layer.enable(["head", "mean"].includes(this.view.kind));
-      head.enable(this.view.kind === "head");
-      this.app.changed();
-    };
+    const changed = (part) => this.choose(part);
     const layer = slider("Layer", maps.layers - 1, this.view.layer, (l) => changed({ layer: l }));
     const head = slider("Head", maps.heads - 1, this.view.head, (h) => changed({ head: h }));
-    layer.enable(["head", "mean"].includes(this.view.kind));
-    head.enable(this.view.kind === "head");
     const kind = select(kinds, this.view.kind, (k) => changed({ kind: k }));
+    this.controls = { kind, layer, head };
+    this.#enable();
     return [field("Map", kind), layer.row, head.row];
+  }
+
+  #enable() {
+    this.controls.layer.enable(["head", "mean"].includes(this.view.kind));
+    this.controls.head.enable(this.view.kind === "head");
+  }
+
+  // Show another map: any of `kind`, `layer` and `head`.
+  choose(part) {
+    Object.assign(this.view, part);
+    this.controls.kind.value = this.view.kind;
+    this.controls.layer.set(this.view.layer);
+    this.controls.head.set(this.view.head);
+    this.#enable();
+    this.app.changed();
+  }
+
+  // The stage takes the shape of the picture.
+  frame() {
+    const { width, height } = this.app.grey;
+    this.stage.style.aspectRatio = `${width} / ${height}`;
+    this.stage.style.setProperty("--vx-aspect", width / height);
   }
 
   #listen() {
@@ -312,7 +337,7 @@ class Panel {
       const share = Math.min(1, this.weights[maps.special + i] / largest);
       const from = 3 * (256 * settings.colours + Math.round(255 * share));
       for (let k = 0; k < 3; k++) this.cells.data[4 * i + k] = colours[from + k];
-      this.cells.data[4 * i + 3] = 255;
+      this.cells.data[4 * i + 3] = maps.hidden[i] ? 0 : 255;
     }
     pen.putImageData(this.cells, 0, 0);
     this.canvas.style.opacity = settings.opacity;
@@ -355,7 +380,9 @@ class Panel {
     const patch = pointed ?? pinned;
     const extra = maps.extras[this.view.kind];
     const special = this.weights.slice(0, maps.special).reduce((a, b) => a + b, 0);
-    if (this.query < maps.special && patch !== null) {
+    if (maps.hidden[patch] && this.query === patch + maps.special) {
+      this.note.textContent = "This patch is hidden: the model does not get it.";
+    } else if (this.query < maps.special && patch !== null) {
       const why = this.query === query ? "" : "This map exists from [CLS] only. ";
       const share = percent(this.weights[maps.special + patch]);
       this.note.textContent = `${why}The patch in ${maps.place(patch)} gets ${share}.`;
@@ -454,6 +481,19 @@ class Explorer {
     );
   }
 
+  // Other maps of the same shape, and another picture if there is one.
+  update(maps, grey = this.grey) {
+    Object.assign(this, { maps });
+    if (grey !== this.grey) {
+      this.grey = grey;
+      for (const panel of this.panels) {
+        panel.frame();
+        panel.resize();
+      }
+    }
+    this.changed();
+  }
+
   compare(two) {
     this.two = two;
     this.panels[1].element.hidden = !two;
@@ -521,6 +561,7 @@ class Explorer {
     // The map first: laying out text takes longer, so the words follow in the next frame.
     clearTimeout(this.writing);
     this.writing = setTimeout(() => this.shown.forEach((panel) => panel.write()));
+    this.drawn?.(); // the live page draws what depends on the view
   }
 
   #paintBars() {
@@ -563,4 +604,5 @@ async function render({ model, el }) {
   return () => explorer.close();
 }
 
+export { Explorer, Maps, inGrey, make, percent };
 export default { render };

@@ -1,0 +1,590 @@
+// The page: pictures in, changes in, everything that is shown out of the engine's answers.
+
+import { Explorer, inGrey, make, percent } from "live/explorer";
+import { LiveMaps } from "live/maps";
+import { Refused, open, photograph } from "live/picture";
+import { Changes, fromLink, toLink } from "live/state";
+import { Tour } from "live/tour";
+import { $, Board, Lens, Norms, Top, best, points, softmax } from "live/views";
+
+const SPEAK_AFTER_MS = 600;
+
+// --- what the page is made of ------------------------------------------------------------------
+
+// A file of the page's folder, or of the page itself where it is one file (then it is packed).
+async function asset(name) {
+  const inside = document.querySelector(`script[data-asset="${name}"]`);
+  if (!inside) {
+    const response = await fetch(name);
+    if (!response.ok) throw new Error(`${name} is missing in the folder of this page.`);
+    return response;
+  }
+  const packed = Uint8Array.from(atob(inside.textContent.trim()), (c) => c.charCodeAt(0));
+  inside.remove();
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+
+const bytes = async (name) => (await asset(name)).arrayBuffer();
+
+// The engine in a worker of its own; beside the page where the browser allows none.
+async function startEngine(receive) {
+  const source =
+    "let work; onmessage = async ({ data }) => { if (data.engine) { const { serve } = await " +
+    "import(data.engine); work = serve((m, hand = []) => postMessage(m, hand)); postMessage({ type: 'ready' }); } " +
+    "else work(data); };";
+  const engine = import.meta.resolve("live/engine");
+  try {
+    const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+    const worker = new Worker(url);
+    await new Promise((ready, failed) => {
+      worker.onmessage = ready;
+      worker.onerror = failed;
+      worker.postMessage({ engine });
+    });
+    worker.onmessage = ({ data }) => receive(data);
+    return (message, hand = []) => worker.postMessage(message, hand);
+  } catch {
+    const { serve } = await import(engine);
+    return serve((message) => setTimeout(() => receive(message)));
+  }
+}
+
+// WebAssembly with SIMD: a module whose one function makes a vector and drops it.
+const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 10, 9, 1, 7, 0, 65, 0, 253, 15, 26, 11];
+
+function missing() {
+  if (!globalThis.WebAssembly?.validate(Uint8Array.from(SIMD))) return "WebAssembly with SIMD";
+  if (!("DecompressionStream" in globalThis)) return "DecompressionStream";
+  if (!("OffscreenCanvas" in globalThis)) return "OffscreenCanvas";
+  return null;
+}
+
+// --- the page ------------------------------------------------------------------------------------
+
+class App {
+  constructor(spec, colours) {
+    Object.assign(this, { spec, colours });
+    const { maps } = spec;
+    this.patches = maps.tokens - maps.special;
+    this.changes = new Changes({ ...maps, patches: this.patches });
+    this.link = fromLink(location.hash, this.changes);
+    this.base = new LiveMaps(maps); // of the unchanged model
+    this.base.changes = new Changes({ ...maps, patches: this.patches });
+    this.maps = new LiveMaps(maps);
+    this.maps.changes = this.changes;
+    this.top = new Top(spec.classes);
+    this.lens = new Lens(spec.classes, maps.layers);
+    this.board = new Board(maps, this);
+    this.norms = new Norms(maps, this);
+    this.photo = null;
+    this.busy = 0; // answers that are on their way
+    this.brush = null;
+    this.#words();
+    this.#listen();
+    this.tour = new Tour(this.#steps(), () => {});
+  }
+
+  async start() {
+    this.send = await startEngine((message) => this.receive(message));
+    const names = ["patches.onnx", ...this.spec.blocks, "head.onnx"];
+    const loaded = await Promise.all(["ort.wasm", ...names].map(bytes));
+    const assets = Object.fromEntries(["wasm", ...names].map((name, i) => [name, loaded[i]]));
+    const urls = {
+      ort: import.meta.resolve("live/ort"),
+      resample: import.meta.resolve("live/resample"),
+    };
+    this.send({ type: "load", urls, assets, spec: this.spec }, Object.values(assets));
+    await this.#photos();
+  }
+
+  // --- from the engine ---------------------------------------------------------------------------
+
+  receive(message) {
+    if (message.type === "failed") {
+      this.busy = 0;
+      this.trouble(`The model stopped while it was to ${message.doing}: ${message.words}`);
+    } else if (message.type === "seen") this.rgb = message.rgb;
+    else if (message.type === "answer") this.answered(message);
+    else if (message.type === "maps") {
+      if (message.base) this.base.set(message.maps);
+      this.maps.set(message.maps);
+    } else if (message.type === "done") {
+      this.busy -= 1;
+      if (message.base) this.ready = true;
+      if (this.explorer) this.explorer.update(this.maps, this.grey);
+      else this.#explore();
+      if (this.again) this.ask();
+      document.body.dataset.state = this.busy ? "busy" : "ready";
+    }
+  }
+
+  answered({ logits, base, ms }) {
+    const { layers } = this.spec.maps;
+    const classes = this.spec.classes.length;
+    const shares = Array.from({ length: layers }, (_, l) =>
+      softmax(logits.subarray(l * classes, (l + 1) * classes)),
+    );
+    this.logits = logits.slice((layers - 1) * classes);
+    if (base) this.unchanged = shares.at(-1);
+    this.shares = shares.at(-1);
+    const same = base || this.changes.none;
+    this.top.draw(this.shares, same ? this.shares : this.unchanged);
+    this.lens.draw(shares, base ? this.base.changes.skipped : this.changes.skipped);
+    $("time").textContent = `Computed in ${ms.toFixed(0)} ms on your machine.`;
+    this.#tell(same);
+  }
+
+  // Ask the model about the picture as it is changed now; one question at a time.
+  ask() {
+    this.maps.hidden = this.changes.hidden;
+    if (!this.unchangedAsked || !this.send) return;
+    this.again = this.busy > 0;
+    if (this.again) return;
+    this.#send(this.changes.order, false);
+  }
+
+  #send(order, base) {
+    this.busy += 1;
+    document.body.dataset.state = "busy";
+    this.send({ type: "answer", base, ...order });
+  }
+
+  #tell(same) {
+    const [k] = best(this.shares, 1);
+    const [before] = best(this.unchanged, 1);
+    let words = `The model answers ${this.spec.classes[k]}, ${percent(this.shares[k])}.`;
+    if (!same) {
+      const change = points(this.shares[before] - this.unchanged[before]);
+      words = `With ${this.changes.words}: ${this.spec.classes[k]}, ${percent(this.shares[k])}. `;
+      words += `The unchanged model's ${this.spec.classes[before]} moves by ${change}.`;
+    }
+    $("changes").textContent = same ? "" : words;
+    clearTimeout(this.speaking);
+    this.speaking = setTimeout(() => ($("spoken").textContent = words), SPEAK_AFTER_MS);
+  }
+
+  // --- pictures ------------------------------------------------------------------------------------
+
+  async #photos() {
+    const { photos } = this.spec;
+    for (const { name, file } of photos) {
+      const blob = await (await asset(file)).blob();
+      const image = make("img", { src: URL.createObjectURL(blob), alt: "" });
+      const button = make("button", { className: "photo", title: name }, image);
+      button.setAttribute("aria-label", `Photograph: ${name}`);
+      button.addEventListener("click", () => this.take(() => open(blob, name, 1), name));
+      $("photos").append(button);
+      this.first ??= { blob, name };
+      if (name === this.link.photo) this.first = { blob, name };
+    }
+    if (this.first) {
+      const { blob, name } = this.first;
+      await this.take(() => open(blob, name, 1), name, this.changes);
+    }
+  }
+
+  // Show a picture; `changes` are kept where the link brought them.
+  async take(opened, photo = null, changes = null) {
+    try {
+      const taken = await opened();
+      if (!taken) return;
+      this.trouble("");
+      this.photo = photo;
+      if (!changes) this.#reset();
+      const { bitmap, canvas } = taken;
+      this.canvas = canvas;
+      this.grey = inGrey(canvas, canvas.width, canvas.height);
+      this.norms.picture(this.grey);
+      this.#paint();
+      for (const button of $("photos").children) {
+        button.setAttribute("aria-pressed", button.title === photo);
+      }
+      this.unchangedAsked = true;
+      this.send({ type: "look", bitmap }, [bitmap]);
+      this.#send(this.base.changes.order, true);
+      if (!this.changes.none) this.#send(this.changes.order, false);
+      this.maps.hidden = this.changes.hidden;
+      this.#remember();
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.trouble(error.message);
+    }
+  }
+
+  trouble(words) {
+    $("trouble").textContent = words;
+    $("trouble").hidden = !words;
+  }
+
+  // --- changes -------------------------------------------------------------------------------------
+
+  changed() {
+    this.board.mark(this.view);
+    this.#paint();
+    this.ask();
+    $("reset").disabled = this.changes.none;
+    this.#remember();
+  }
+
+  #reset() {
+    this.changes.reset();
+    this.maps.hidden = this.changes.hidden;
+    $("keep-on").checked = false;
+    $("reset").disabled = true;
+  }
+
+  look(layer, head) {
+    this.explorer?.panels[0].choose({ kind: "head", layer, head });
+  }
+
+  switchHead(layer, head) {
+    this.changes.off[layer * this.spec.maps.heads + head] ^= 1;
+    this.changed();
+  }
+
+  switchBlock(layer) {
+    this.changes.skipped[layer] ^= 1;
+    this.changed();
+  }
+
+  // Hide or show the patches under the brush. One patch stays: without any there is no picture.
+  stroke(patch, hide) {
+    const { columns, rows } = this.spec.maps;
+    const reach = (Number($("brush-size").value) - 1) / 2;
+    const [row, column] = [Math.floor(patch / columns), patch % columns];
+    let moved = false;
+    for (let y = Math.max(0, row - reach); y <= Math.min(rows - 1, row + reach); y++) {
+      for (let x = Math.max(0, column - reach); x <= Math.min(columns - 1, column + reach); x++) {
+        const i = y * columns + x;
+        if (this.changes.hidden[i] === Number(hide)) continue;
+        if (hide && this.changes.count.patches === this.patches - 1) continue;
+        this.changes.hidden[i] = Number(hide);
+        moved = true;
+      }
+    }
+    if (!moved) return;
+    $("keep-on").checked = false;
+    this.changed();
+  }
+
+  // Keep the strongest patches of the map that the explorer shows, as the unchanged model has it.
+  keepStrongest() {
+    const count = Number($("keep").value);
+    $("keep-count").textContent = `${count} of ${this.patches} patches`;
+    if (!this.ready) return;
+    this.changes.hidden.fill(0);
+    if ($("keep-on").checked) {
+      const weights = new Float32Array(this.base.tokens);
+      this.base.read(this.view, this.query, weights);
+      const order = best(weights.subarray(this.base.special), this.patches);
+      for (const patch of order.slice(count)) this.changes.hidden[patch] = 1;
+    }
+    this.changed();
+  }
+
+  // --- the explorer ------------------------------------------------------------------------------
+
+  get view() {
+    return this.explorer?.panels[0].view ?? this.link.view ?? this.#firstView();
+  }
+
+  get query() {
+    return this.explorer?.panels[0].query ?? 0;
+  }
+
+  #firstView() {
+    return { kind: "mean", layer: this.spec.maps.layers - 1, head: 0 };
+  }
+
+  #explore() {
+    const view = this.view;
+    const spec = {
+      colours: this.spec.colours,
+      opacity: this.spec.opacity,
+      start: [view, { ...view, layer: view.layer >> 1 }],
+      compare: false,
+    };
+    this.explorer = new Explorer(spec, this.maps, this.colours, this.grey);
+    this.explorer.drawn = () => this.drawn();
+    $("explorer").append(this.explorer.element);
+    if (this.link.norm !== null) $("norm-block").value = this.link.norm;
+  }
+
+  drawn() {
+    this.board.draw(this.maps, this.query, this.view, this.colours);
+    const { view } = this;
+    const seen = `${view.kind} ${view.layer} ${view.head}`;
+    if (seen !== this.seen) {
+      this.seen = seen;
+      this.#remember();
+    }
+    if (!this.busy && this.normsOf !== this.logits) {
+      this.normsOf = this.logits;
+      this.norms.draw(this.maps, this.colours);
+    }
+  }
+
+  normChanged() {
+    this.norms.draw(this.maps, this.colours);
+    this.#remember();
+  }
+
+  // --- the picture and its brush ---------------------------------------------------------------
+
+  #paint() {
+    if (!this.canvas) return;
+    const seen = $("seen");
+    const cover = $("hidden-patches");
+    const { width, height } = this.canvas;
+    if (seen.source !== this.canvas) {
+      Object.assign(seen, { width, height, source: this.canvas });
+      seen.getContext("2d").drawImage(this.canvas, 0, 0);
+      Object.assign(cover, { width: 2 * width, height: 2 * height });
+      $("stage").style.aspectRatio = `${width} / ${height}`;
+    }
+    const { rows, columns } = this.spec.maps;
+    const pen = cover.getContext("2d");
+    const [w, h] = [cover.width / columns, cover.height / rows];
+    pen.clearRect(0, 0, cover.width, cover.height);
+    pen.strokeStyle = "rgb(255 255 255 / 28%)";
+    pen.lineWidth = 1.5;
+    pen.beginPath();
+    for (let x = 1; x < columns; x++) pen.rect(x * w, 0, 0, cover.height);
+    for (let y = 1; y < rows; y++) pen.rect(0, y * h, cover.width, 0);
+    pen.stroke();
+    this.changes.hidden.forEach((hidden, i) => {
+      if (!hidden) return;
+      const [x, y] = [(i % columns) * w, Math.floor(i / columns) * h];
+      pen.fillStyle = "rgb(24 28 33 / 93%)";
+      pen.fillRect(x, y, w, h);
+      pen.strokeStyle = "rgb(255 255 255 / 30%)"; // a line across, so that black is not mistaken
+      pen.beginPath();
+      pen.moveTo(x, y + h);
+      pen.lineTo(x + w, y);
+      pen.stroke();
+    });
+  }
+
+  #listenToStage() {
+    const stage = $("stage");
+    const { rows, columns } = this.spec.maps;
+    const patchAt = (event) => {
+      const box = stage.getBoundingClientRect();
+      const at = (offset, size, count) =>
+        Math.min(count - 1, Math.max(0, Math.floor((offset / size) * count)));
+      const row = at(event.clientY - box.top, box.height, rows);
+      return row * columns + at(event.clientX - box.left, box.width, columns);
+    };
+    const cursor = $("cursor");
+    const point = (patch) => {
+      this.cursor = patch;
+      cursor.hidden = patch === null;
+      if (patch === null) return;
+      const size = Number($("brush-size").value);
+      const reach = (size - 1) / 2;
+      Object.assign(cursor.style, {
+        left: `${(100 * ((patch % columns) - reach)) / columns}%`,
+        top: `${(100 * (Math.floor(patch / columns) - reach)) / rows}%`,
+        width: `${(100 * size) / columns}%`,
+        height: `${(100 * size) / rows}%`,
+      });
+    };
+    const hides = () => document.querySelector("input[name=brush]:checked").value === "hide";
+    stage.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      stage.setPointerCapture(event.pointerId);
+      this.brush = hides();
+      this.stroke(patchAt(event), this.brush);
+    });
+    stage.addEventListener("pointermove", (event) => {
+      point(patchAt(event));
+      if (this.brush !== null) this.stroke(patchAt(event), this.brush);
+    });
+    const stop = () => (this.brush = null);
+    stage.addEventListener("pointerup", stop);
+    stage.addEventListener("pointercancel", stop);
+    stage.addEventListener("pointerleave", () => point(null));
+    stage.addEventListener("blur", () => point(null));
+    stage.addEventListener("keydown", (event) => {
+      const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+      const from = this.cursor ?? Math.floor(rows / 2) * columns + (columns >> 1);
+      if (event.key in steps) {
+        const [down, right] = this.cursor === null ? [0, 0] : steps[event.key];
+        const row = Math.min(rows - 1, Math.max(0, Math.floor(from / columns) + down));
+        point(row * columns + Math.min(columns - 1, Math.max(0, (from % columns) + right)));
+      } else if (event.key === " " || event.key === "Enter") {
+        point(from);
+        this.stroke(from, !this.changes.hidden[from]);
+      } else return;
+      const where = `row ${Math.floor(this.cursor / columns) + 1}, column ${(this.cursor % columns) + 1}`;
+      const state = this.changes.hidden[this.cursor] ? "hidden" : "shown";
+      $("spoken").textContent = `${where}: ${state}`;
+      event.preventDefault();
+    });
+    this.cursor = null;
+  }
+
+  // --- words, buttons, link, tour ------------------------------------------------------------------
+
+  #words() {
+    const { maps, parameters, classes, patch, input, width } = this.spec;
+    const millions = (parameters / 1e6).toFixed(parameters < 1e7 ? 1 : 0);
+    $("about").textContent =
+      `A whole model of ${millions} million parameters runs in this page. Your picture stays on your machine.`;
+    $("model-words").textContent =
+      `${this.spec.name}: ${maps.layers} blocks of ${maps.heads} heads, tokens of ${width} numbers, ` +
+      `pictures of ${input.width} × ${input.height} pixels, ${classes.length} classes.`;
+    $("word-patch").textContent =
+      `The model cuts the picture into ${maps.rows} × ${maps.columns} squares of ${patch} × ${patch} pixels. ` +
+      "Each becomes a token, a list of numbers. A hidden patch never gets in.";
+    $("word-block").textContent =
+      `A block lets the tokens look at each other, and then changes each by itself. There are ${maps.layers}, one after the other. ` +
+      "[CLS] is a token of its own that belongs to no patch: it collects what the answer needs, and the answer is read from it.";
+    $("word-head").textContent =
+      `In each layer ${maps.heads} heads look side by side, each in its own way. For every token a head says how much it takes ` +
+      "from every other: that is attention, and each row of it sums to one.";
+    $("board-words").textContent =
+      `${maps.layers} layers by ${maps.heads} heads: where each looks from [CLS], or from the patch that you point at below. ` +
+      "The number of a row skips its block.";
+    $("stage").setAttribute(
+      "aria-label",
+      `The picture, ${maps.rows} by ${maps.columns} patches. Arrow keys move, Space hides a patch or shows it again.`,
+    );
+    Object.assign($("keep"), { max: this.patches, value: Math.round(this.patches / 8) });
+    $("keep-count").textContent = `${$("keep").value} of ${this.patches} patches`;
+  }
+
+  #listen() {
+    this.#listenToStage();
+    $("reset").addEventListener("click", () => {
+      this.#reset();
+      this.changed();
+    });
+    $("keep").addEventListener("input", () => {
+      $("keep-on").checked = true;
+      this.keepStrongest();
+    });
+    $("keep-on").addEventListener("change", () => this.keepStrongest());
+    $("file").addEventListener("change", () => {
+      const [file] = $("file").files;
+      if (file) this.file(file);
+      $("file").value = "";
+    });
+    $("camera").addEventListener("click", () =>
+      this.take(() => photograph($("camera-dialog"), $("video"), $("shoot"), $("no-shot"))),
+    );
+    addEventListener("paste", (event) => {
+      const file = [...(event.clipboardData?.files ?? [])][0];
+      if (file) this.file(file);
+    });
+    addEventListener("dragover", (event) => {
+      event.preventDefault();
+      $("drop").hidden = false;
+    });
+    addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) $("drop").hidden = true;
+    });
+    addEventListener("drop", (event) => {
+      event.preventDefault();
+      $("drop").hidden = true;
+      const [file] = event.dataTransfer.files;
+      if (file) this.file(file);
+    });
+    $("share").addEventListener("click", async () => {
+      this.#remember();
+      try {
+        await navigator.clipboard.writeText(location.href);
+        $("share").textContent = "Copied";
+      } catch {
+        $("share").textContent = "It is in the address bar";
+      }
+      setTimeout(() => ($("share").textContent = "Copy link"), 2000);
+    });
+    addEventListener("hashchange", () => location.reload()); // another link, typed or pasted
+    $("theme").addEventListener("click", () => theme(!isDark()));
+  }
+
+  file(file) {
+    return this.take(() => open(file, file.name || "The picture", this.spec.patch));
+  }
+
+  #remember() {
+    const { changes, photo, view } = this;
+    history.replaceState(null, "", toLink({ changes, photo, view, norm: this.norms.block }));
+  }
+
+  #steps() {
+    const { maps, patch } = this.spec;
+    const last = maps.layers - 1;
+    return [
+      {
+        place: "picture",
+        title: "A picture becomes patches",
+        words: `The model sees no picture, but ${this.patches} squares of ${patch} × ${patch} pixels, each turned into a list of numbers. Take another photograph, or drop your own.`,
+      },
+      {
+        place: "answer",
+        title: "An answer with its doubts",
+        words: "The model shares out 100 % among the classes that it knows. A picture of something else still gets an answer: the bars show how sure it is, not that it is right.",
+      },
+      {
+        place: "lens",
+        title: "The answer grows, block by block",
+        words: `After each of the ${maps.layers} blocks the same head reads [CLS]. Early blocks know next to nothing; see where the final answer appears.`,
+      },
+      {
+        place: "board",
+        title: `${maps.layers * maps.heads} heads, each with a map`,
+        words: "Bright is where [CLS] looks. Choose a head to enlarge it in the explorer below. Some look at the object, some at edges, some at one spot whatever the picture.",
+        show: () => this.explorer?.panels[0].choose({ kind: "head", layer: last, head: 0 }),
+      },
+      {
+        place: "attention",
+        title: "Ask any patch where it looks",
+        words: "Point at a patch of the picture: the map now starts from there. Choose rollout to follow attention through all blocks at once.",
+        show: () => this.explorer?.panels[0].choose({ kind: "0", layer: last, head: 0 }),
+      },
+      {
+        place: "picture",
+        title: "Now change it",
+        words: "The centre of the picture has been hidden, and the answer has followed. Paint over patches, switch heads off, skip blocks. “Back to the unchanged model” undoes it all.",
+        show: () => this.#hideCentre(),
+      },
+    ];
+  }
+
+  #hideCentre() {
+    const { rows, columns } = this.spec.maps;
+    this.#reset();
+    for (let i = 0; i < this.patches; i++) {
+      const [y, x] = [Math.floor(i / columns) + 0.5 - rows / 2, (i % columns) + 0.5 - columns / 2];
+      if (Math.abs(y) < rows / 4 && Math.abs(x) < columns / 4) this.changes.hidden[i] = 1;
+    }
+    this.changed();
+  }
+}
+
+// --- dark and light ------------------------------------------------------------------------------
+
+const isDark = () => document.body.dataset.jpThemeLight === "false";
+
+// The explorer looks at JupyterLab's attribute, so the page has the same.
+function theme(dark) {
+  document.body.dataset.jpThemeLight = String(!dark);
+  $("theme").setAttribute("aria-pressed", dark);
+  const app = globalThis.live;
+  if (app?.ready) app.norms.draw(app.maps, app.colours);
+}
+
+theme(matchMedia("(prefers-color-scheme: dark)").matches);
+const lacks = missing();
+try {
+  if (lacks) throw new Error(`This page needs ${lacks}: use a browser from 2023 or later.`);
+  const spec = await (await asset("spec.json")).json();
+  globalThis.live = new App(spec, new Uint8Array(await bytes("colours.bin")));
+  await globalThis.live.start();
+} catch (error) {
+  $("trouble").textContent = error.message;
+  $("trouble").hidden = false;
+  console.warn(error);
+}
