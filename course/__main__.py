@@ -32,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
     progress.add_argument("folder", type=Path, help="where they are; none is executed")
     site = commands.add_parser("site", help="write the course as static pages")
     site.add_argument("--to", type=Path, default=BUILD / "site", help="folder for the pages")
+    live = commands.add_parser("live", help="write the live page: a whole ViT in the browser")
+    live.add_argument("--to", type=Path, default=BUILD / "live", help="folder for the page")
+    live.add_argument("--model", type=Path, help="folder of save_pretrained; the kit's if none")
     stamp = commands.add_parser("stamp", help="write the repository's address where it is needed")
     stamp.add_argument("repository", metavar="OWNER/REPO")
     return top
@@ -57,6 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
             from . import book  # needs Sphinx, which no learner has
 
             return book.build(options.to)
+        if options.command == "live":
+            from .live import build
+
+            one_file = options.to.with_name(f"vit-{options.to.name}.html")
+            return build.build(options.to, one_file, options.model)
         return runner.test(options.only)
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
