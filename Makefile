@@ -4,6 +4,7 @@
 # make test-coverage  unit tests again: 90 % of the package must be run by them
 # make test-browser  the explorer in Chromium; insists on one
 # make site     the course as static pages, in build/site
+# make live     a whole ViT in the browser: build/live and, as one file, build/vit-live.html
 # make test-site  builds them and opens them in Chromium
 # make test-oldest   unit tests and notebooks with the oldest libraries, in an environment of its own
 # make test-extras   OpenVINO's variants, and rollout against a published package
@@ -14,7 +15,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: run test test-solved test-coverage test-browser site test-site test-oldest test-versions test-extras lab refresh kit clean
+.PHONY: run test test-solved test-coverage test-browser site live test-site test-oldest test-versions test-extras lab refresh kit clean
 .DELETE_ON_ERROR:
 
 # The stamp is newer than what it was installed from: then there is nothing to install.
@@ -44,6 +45,9 @@ test-browser: .venv/installed
 
 site: .venv/installed-site
 	$(VENV)/python -m course site
+
+live: .venv/installed
+	$(VENV)/python -m course live
 
 test-site: .venv/installed-site
 	$(VENV)/python -m course test site

@@ -86,6 +86,9 @@ def build(to: Path = SITE) -> int:
     command += ["--doctree-dir", str(SOURCE.parent / "site-doctrees"), str(SOURCE), str(to)]
     status = subprocess.run(command, cwd=runner.ROOT, env=os.environ).returncode
     if not status:
+        from .live import build as live
+
+        live.build(to / "live", to / "vit-live.html")
         print(f"{to / 'index.html'}: {len(list(to.rglob('*.html')))} pages")
     return status
 

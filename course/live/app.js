@@ -185,6 +185,7 @@ class App {
 
   // Show a picture; `changes` are kept where the link brought them.
   async take(opened, photo = null, changes = null) {
+    document.body.dataset.state = "busy";
     try {
       const taken = await opened();
       if (!taken) return;
@@ -208,6 +209,8 @@ class App {
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       this.trouble(error.message);
+    } finally {
+      if (!this.busy) document.body.dataset.state = "ready";
     }
   }
 

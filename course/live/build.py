@@ -138,7 +138,7 @@ def describe(model, processor, name: str, photos: list[Path], files: list[str]) 
     if getattr(processor, "do_center_crop", False) or not processor.do_resize:
         raise CourseError("The live page needs a processor that resizes and does not crop.")
     resample = int(processor.resample)
-    if resample not in (1, 2, 3):
+    if resample not in (2, 3):
         raise CourseError(f"The live page has no resampling {processor.resample!r}.")
     height, width = data.model_size(processor)
     rows, columns = height // config.patch_size, width // config.patch_size

@@ -22,7 +22,8 @@ HEADER = '<ir_version: 9, opset_import: ["" : 20]>'
 PATCHES = """
 patches (float[1, 3, {height}, {width}] pixels) => (float[1, {tokens}, {dim}] tokens)
 {{
-    squares = Conv <strides = [{patch}, {patch}]> (pixels, patch_embed_proj_weight, patch_embed_proj_bias)
+    squares = Conv <strides = [{patch}, {patch}]>
+        (pixels, patch_embed_proj_weight, patch_embed_proj_bias)
     rows = Reshape (squares, shape_rows)
     columns = Transpose <perm = [0, 2, 1]> (rows)
     sequence = Concat <axis = 1> (cls_token, columns)
@@ -125,7 +126,10 @@ def graphs(model, half: bool) -> dict[str, onnx.ModelProto]:
     constants = {name: np.array(shape, dtype=np.int64) for name, shape in shapes.items()}
     constants["scale"] = np.array((dim // heads) ** -0.5, dtype=np.float32)
     # A model may do without biases of query, key and value; the graph is one for all.
-    zeros = {f"blocks.{i}.attn.qkv.bias": np.zeros(3 * dim, dtype=np.float32) for i in range(config.num_hidden_layers)}
+    zeros = {
+        f"blocks.{i}.attn.qkv.bias": np.zeros(3 * dim, dtype=np.float32)
+        for i in range(config.num_hidden_layers)
+    }
     weights = zeros | weights
     files = {"patches.onnx": _graph(PATCHES.format(**sizes), constants | _named(weights), half)}
     for i in range(config.num_hidden_layers):

@@ -1,10 +1,9 @@
-// Pictures as the notebooks get them: PIL's resampling, and the processor's scaling.
-// Equal to `images.load_image` and `images.to_pixels` to 1/255 (tests/test_live.py).
+// Pictures as the notebooks get them: the resampling of PIL and torchvision, which for 8-bit
+// pictures is the same but for the precision of its weights, and the processor's scaling.
+// Equal to `images.load_image` and `images.to_pixels` (tests/test_live.py says how closely).
 
-const PRECISION = 22; // bits behind the point in PIL's weights of 8-bit pictures
+const LARGEST = 1 << 15; // torchvision keeps its weights in 16 bits, with as many as fit behind the point
 const STRIP = 1 << 22; // pixels that are read from a canvas at once: phones allow no more than 16 M
-
-const sinc = (x) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
 
 function cubic(x) {
   if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
@@ -13,17 +12,18 @@ function cubic(x) {
 
 // By PIL's number, as preprocessor_config.json has it: the filter and how far it reaches.
 const FILTERS = {
-  1: [(x) => (x < 3 ? sinc(x) * sinc(x / 3) : 0), 3],
   2: [(x) => Math.max(0, 1 - x), 1],
   3: [cubic, 2],
 };
 
-// For each of `to` pixels: the first of `from` pixels that it takes, and their weights.
+// For each of `to` pixels the first of `from` pixels that it takes, and their whole weights, which
+// sum to 2 ** precision.
 export function weightsOf(from, to, resample) {
   const [filter, reach] = FILTERS[resample];
   const scale = from / to;
   const wide = Math.max(1, scale);
-  return Array.from({ length: to }, (_, i) => {
+  let most = 0;
+  const exact = Array.from({ length: to }, (_, i) => {
     const centre = (i + 0.5) * scale;
     const first = Math.max(0, Math.trunc(centre - reach * wide + 0.5));
     const end = Math.min(from, Math.trunc(centre + reach * wide + 0.5));
@@ -31,17 +31,21 @@ export function weightsOf(from, to, resample) {
       filter(Math.abs((first + j - centre + 0.5) / wide)),
     );
     const sum = shares.reduce((a, b) => a + b, 0);
-    const rounded = (share) => Math.sign(share) * Math.floor(Math.abs(share) + 0.5);
-    const weights = Int32Array.from(shares, (s) => rounded((s / sum) * (1 << PRECISION)));
-    return { first, weights };
+    shares.forEach((share, j) => (most = Math.max(most, (shares[j] = share / sum))));
+    return { first, shares };
   });
+  let precision = 0;
+  while (precision < 22 && Math.trunc(0.5 + most * 2 ** (precision + 1)) < LARGEST) precision++;
+  const whole = (share) => Math.trunc(share * 2 ** precision + (share < 0 ? -0.5 : 0.5));
+  const taps = exact.map(({ first, shares }) => ({ first, weights: Int32Array.from(shares, whole) }));
+  return { taps, precision };
 }
 
 // Rows of RGBA become rows of RGB with the width that the columns of weights say.
-function shrinkRows(rgba, width, rows, columns, into, at) {
-  const half = 1 << (PRECISION - 1);
+function shrinkRows(rgba, width, rows, { taps, precision }, into, at) {
+  const half = 1 << (precision - 1);
   for (let y = 0; y < rows; y++) {
-    for (const { first, weights } of columns) {
+    for (const { first, weights } of taps) {
       let r = half, g = half, b = half;
       let p = 4 * (y * width + first);
       for (let i = 0; i < weights.length; i++, p += 4) {
@@ -50,9 +54,9 @@ function shrinkRows(rgba, width, rows, columns, into, at) {
         g += weight * rgba[p + 1];
         b += weight * rgba[p + 2];
       }
-      into[at++] = r >> PRECISION; // a Uint8ClampedArray: below 0 is 0, above 255 is 255
-      into[at++] = g >> PRECISION;
-      into[at++] = b >> PRECISION;
+      into[at++] = r >> precision; // a Uint8ClampedArray: below 0 is 0, above 255 is 255
+      into[at++] = g >> precision;
+      into[at++] = b >> precision;
     }
   }
   return at;
@@ -76,12 +80,12 @@ export function resize(bitmap, { width, height, resample }) {
     at = shrinkRows(rgba, bitmap.width, rows, columns, narrow, at);
   }
   const rgb = new Uint8ClampedArray(3 * width * height);
-  const half = 1 << (PRECISION - 1);
-  lines.forEach(({ first, weights }, y) => {
+  const half = 1 << (lines.precision - 1);
+  lines.taps.forEach(({ first, weights }, y) => {
     for (let x = 0; x < 3 * width; x++) {
       let sum = half;
       for (let i = 0; i < weights.length; i++) sum += weights[i] * narrow[3 * width * (first + i) + x];
-      rgb[3 * width * y + x] = sum >> PRECISION;
+      rgb[3 * width * y + x] = sum >> lines.precision;
     }
   });
   return rgb;
