@@ -3,6 +3,7 @@
 Screenshots go to `build/screenshots`.
 """
 
+import base64
 import contextlib
 import functools
 import http.server
@@ -133,24 +134,19 @@ def shares_of(page):
 
 def maps_of(page):
     """All maps that the explorer holds: (layers, heads, tokens, tokens)."""
-    code = """() => {
-        const { maps } = live, row = new Float32Array(maps.tokens);
-        const all = new Float32Array(maps.layers * maps.heads * maps.tokens ** 2);
-        let at = 0;
-        for (let layer = 0; layer < maps.layers; layer++)
-            for (let head = 0; head < maps.heads; head++)
-                for (let q = 0; q < maps.tokens; q++, at += maps.tokens)
-                    all.set(maps.read({ kind: "head", layer, head }, q, row), at);
+    code = """() => ["weights", "largest", "specials"].map((name) => {
+        const { buffer } = live.maps[name];
         let text = "";
-        const bytes = new Uint8Array(all.buffer);
-        for (let i = 0; i < bytes.length; i += 32768)
-            text += String.fromCharCode(...bytes.subarray(i, i + 32768));
-        return [btoa(text), [maps.layers, maps.heads, maps.tokens, maps.tokens]];
-    }"""
-    import base64
-
-    text, shape = page.evaluate(code)
-    return np.frombuffer(base64.b64decode(text), dtype="<f4").reshape(shape)
+        for (let i = 0; i < buffer.byteLength; i += 32768)
+            text += String.fromCharCode(...new Uint8Array(buffer.slice(i, i + 32768)));
+        return btoa(text);
+    })"""
+    weights, largest, specials = map(base64.b64decode, page.evaluate(code))
+    largest = np.frombuffer(largest, dtype="<f4").reshape(-1, 1)
+    patches = np.frombuffer(weights, dtype=np.uint8).reshape(len(largest), -1) / 255 * largest
+    rows = np.hstack((np.frombuffer(specials, dtype="<f4").reshape(len(largest), -1), patches))
+    layers, heads = page.evaluate("() => [live.maps.layers, live.maps.heads]")
+    return rows.reshape(layers, heads, -1, rows.shape[-1])
 
 
 def pixels_of(path_or_picture, processor):
