@@ -24,7 +24,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vit_helpers.errors import CourseError
 from vit_helpers.offline_kit import KIT, SUMS, data_files, sha256
@@ -122,6 +122,9 @@ PHOTOS = (
     ),
 )
 
+# Two things in one picture: two of the photographs above, side by side.
+PAIR = ("dog_and_cat", "dog", "cat")
+
 LIMIT = 25 * 1024**2  # bytes, so that fetching the package stays quick
 
 
@@ -202,7 +205,7 @@ def read_original(photo: Photo, folder: Path) -> bytes:
 
 
 def build_photos(folder: Path = KIT) -> list[Path]:
-    """Write ``photos/*.jpg``: whole photographs, never cropped, reduced to 400 pixels or so."""
+    """Write ``photos/*.jpg``: whole, reduced to 400 pixels or so, and two of them side by side."""
     fetch_photos()
     paths = []
     for photo in PHOTOS:
@@ -212,7 +215,21 @@ def build_photos(folder: Path = KIT) -> list[Path]:
         image.save(buffer, "JPEG", quality=photo.quality)
         paths.append(folder / "photos" / f"{photo.name}.jpg")
         write_atomically(paths[-1], buffer.getvalue())
+    name, *both = PAIR
+    paths.append(folder / "photos" / f"{name}.jpg")
+    write_atomically(paths[-1], side_by_side([folder / "photos" / f"{n}.jpg" for n in both]))
     return paths
+
+
+def side_by_side(paths: list[Path], height: int = 300) -> bytes:
+    """The middle square of each picture, next to one another, as a JPEG file."""
+    canvas = Image.new("RGB", (height * len(paths), height))
+    for i, path in enumerate(paths):
+        with Image.open(path) as image:
+            canvas.paste(ImageOps.fit(image, (height, height)), (height * i, 0))
+    buffer = io.BytesIO()
+    canvas.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def write_sums(folder: Path = KIT) -> Path:
@@ -250,6 +267,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not args.sums:
         twins.build()
+        twins.build_folder()
         build_photos()
     if args.train:
         from . import train

@@ -209,6 +209,14 @@ FLOWERS_DESIGNS: dict[str, tuple[str, ...]] = {
 }
 FLOWERS_CLASSES = tuple(FLOWERS_DESIGNS)
 
+# Four kinds of things in ``my_folder``; none of them is a class of a twin.
+FOLDER_DESIGNS: dict[str, tuple[str, ...]] = {
+    "hat": ("billed-cap", "top-hat", "graduation-cap", "crown", "womans-hat"),
+    "instrument": ("accordion", "guitar", "drum", "violin", "trumpet", "saxophone"),
+    "sweet": ("doughnut", "cookie", "cupcake", "lollipop", "birthday-cake", "chocolate-bar"),
+    "tool": ("hammer", "wrench", "axe", "pick", "screwdriver", "carpentry-saw"),
+}
+
 # One icon each; in twemoji and in at least three of artwork.TRAIN_SETS.
 DRAWN_CLASSES: tuple[str, ...] = (
     "accordion",

@@ -25,11 +25,11 @@ from tqdm.auto import tqdm
 from vit_helpers.offline_kit import KIT
 
 from . import artwork, lessons
-from .classes import CIFAR10_CLASSES, DRAWN_CLASSES
+from .classes import CIFAR10_CLASSES, DRAWN_CLASSES, MODEL_LABELS
 
 MODEL_DIR = KIT / "quarter"
 SIDE, PATCH = 224, 16
-HELD_OUT = "heldout.parquet"
+HELD_OUT = KIT / "heldout" / "test.parquet"
 INT8_PICTURES = 1000
 
 
@@ -94,6 +94,7 @@ def write_held_out(path: Path, side: int = 112) -> None:
 
     Columns ``image`` (WebP of 112 pixels) and ``label``; about half a megabyte.
     """
+    import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -106,7 +107,10 @@ def write_held_out(path: Path, side: int = 112) -> None:
         small = image.resize((side, side), Image.Resampling.LANCZOS)
         small.save(buffer, "WEBP", quality=80, method=6)
         files.append({"bytes": buffer.getvalue(), "path": None})
-    pq.write_table(pa.table({"image": files, "label": list(first)}), path)
+    names = datasets.ClassLabel(names=list(MODEL_LABELS))
+    schema = datasets.Features({"image": datasets.Image(), "label": names}).arrow_schema
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": files, "label": list(first)}, schema=schema), path)
 
 
 def read_pictures(path: Path) -> tuple[list[Image.Image], Tensor]:
@@ -195,7 +199,7 @@ def attention_on_object(judge: Judge, pictures: list[HeldOut], count: int = 200)
 
 def name_photographs(judge: Judge) -> dict[str, str]:
     """What the model says to each photograph of the kit, whose file name is the right class."""
-    files = sorted((KIT / "photos").glob("*.jpg"))
+    files = [p for p in sorted((KIT / "photos").glob("*.jpg")) if "_and_" not in p.stem]
     images = [Image.open(file).convert("RGB") for file in files]
     answers = {}
     for file, row in zip(files, judge.logits(images, "samples").softmax(1), strict=True):
@@ -276,7 +280,7 @@ def run(
     figures["calibration_error"] = calibration_error(logits[~even] / temperature, labels[~even])
     figures["attention_on_object"] = attention_on_object(judge, pictures)
 
-    images, labels = read_pictures(model_dir / HELD_OUT)
+    images, labels = read_pictures(HELD_OUT)
     logits = judge.logits(images, "small set")
     figures["small_top1"], figures["small_top5"] = top(logits, labels), top(logits, labels, 5)
 

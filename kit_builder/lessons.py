@@ -26,10 +26,12 @@ INT8 = "ONNX Runtime int8 dynamic"
 FLOWERS = {"validation": 102, "test": 306, "batch": 32}
 FROM_SCRATCH: dict[str, Any] = {
     "epochs": 2,
+    "lr": 5e-4,
+    "weight_decay": 0.01,
     "warmup": 0.1,
     "schedule": "cosine",
+    "keep_patches": 0.5,
 }
-LR, KEEP_PATCHES = 5e-4, 0.5
 
 
 def as_the_course_is_tested() -> None:
@@ -71,17 +73,16 @@ def flowers_from_scratch() -> float:
     }
     loaders = {}
     for name, part in parts.items():
-        learns = name == "train"
-        moving = data.train_transform(processor, scale=(0.6, 1.0))
-        transform = moving if learns else data.eval_transform(processor)
+        if name == "train":
+            transform = data.train_transform(processor, scale=(0.6, 1.0))
+        else:
+            transform = data.eval_transform(processor)
         pictures = data.PictureSet(part, transform)
-        loaders[name] = data.loader(pictures, FLOWERS["batch"], shuffle=learns, seed=rt.seed)
-    model = models.from_scratch(data.class_names(flowers["train"]))
-    optimizer = torch.optim.AdamW(training.parameter_groups(model, LR))
-    with models.patch_dropout(model, KEEP_PATCHES):
-        training.fit(
-            model, loaders["train"], loaders["validation"], optimizer=optimizer, **FROM_SCRATCH
+        loaders[name] = data.loader(
+            pictures, FLOWERS["batch"], shuffle=name == "train", seed=rt.seed
         )
+    model = models.from_scratch(data.class_names(flowers["train"]))
+    training.fit(model, loaders["train"], loaders["validation"], **FROM_SCRATCH)
     return training.evaluate(model, loaders["test"]).accuracy
 
 

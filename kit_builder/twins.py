@@ -1,15 +1,17 @@
 """The two data twins: pictures drawn from open artwork, in the schema of the real data sets.
 
+And ``my_folder``: 64 drawings in the layout that ``load_dataset("imagefolder")`` reads.
+
 ========== ============================== ======================================== ==============
 twin       columns                        splits                                   pictures
 ========== ============================== ======================================== ==============
-cifar10    ``img``, ``label`` (10 names)  train 2,000, test 1,000                  32 x 32, PNG
+cifar10    ``img``, ``label`` (10 names)  train 2,000, test 1,000, validation 400  32 x 32, PNG
 flowers102 ``image``, ``label`` (102)     train, validation, test: 1,020 each      160 x 160, WebP
 ========== ============================== ======================================== ==============
 
-**Split by artist.** No artist of a test picture has drawn a training or validation picture
-(:data:`SPLIT_SETS`). :func:`plan` decides for every picture which drawing it shows; the finished
-parquet files carry the same list in their metadata, and :func:`sources` reads it back.
+**Split by artist.** No artist has drawn for two splits (:data:`SPLIT_SETS`). :func:`plan` decides
+for every picture which drawing it shows; the finished parquet files carry the same list in their
+metadata, and :func:`sources` reads it back.
 
 **Not won by colour.** The background is chosen without looking at the class; size, place, turn,
 mirroring, light and tint vary; and a picture that would be a near copy of an earlier one
@@ -33,7 +35,7 @@ from vit_helpers.errors import CourseError
 from vit_helpers.offline_kit import KIT
 
 from . import artwork
-from .classes import CIFAR10_DESIGNS, FLOWERS_DESIGNS
+from .classes import CIFAR10_DESIGNS, FLOWERS_DESIGNS, FOLDER_DESIGNS
 
 if TYPE_CHECKING:
     import datasets
@@ -44,12 +46,17 @@ SEED = 2021  # the year in which the Vision Transformer was published at ICLR
 
 # Which icon sets each split is drawn from.
 SPLIT_SETS: dict[str, dict[str, tuple[str, ...]]] = {
-    "cifar10": {"train": artwork.TRAIN_SETS, "test": artwork.UNSEEN_SETS},
+    "cifar10": {
+        "train": ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat"),
+        "test": artwork.UNSEEN_SETS,
+        "validation": ("emojione",),
+    },
     "flowers102": {
         "train": ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat"),
         "validation": ("emojione",),
         "test": artwork.UNSEEN_SETS,
     },
+    "my_folder": {"all": (*artwork.TRAIN_SETS, *artwork.UNSEEN_SETS)},
 }
 
 # Two thirds of the cat drawings are faces; whole cats come up more often to make up for it.
@@ -83,7 +90,7 @@ TWINS: dict[str, Twin] = {
     "cifar10": Twin(
         "img",
         CIFAR10_DESIGNS,
-        {"train": 200, "test": 100},
+        {"train": 200, "test": 100, "validation": 40},
         side=32,
         oversample=4,
         size=(0.55, 0.95),
@@ -104,6 +111,19 @@ TWINS: dict[str, Twin] = {
     ),
 }
 
+# What a learner's own pictures look like on a disk: a folder a class.
+FOLDER = Twin(
+    "image",
+    FOLDER_DESIGNS,
+    {"all": 16},
+    side=160,
+    oversample=2,
+    size=(0.5, 0.92),
+    turn=25,
+    hue=0.015,
+    format="WEBP",
+)
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -121,7 +141,7 @@ def _rng(*key: int) -> np.random.Generator:
 
 
 def _keys(twin: str, split: str) -> tuple[int, int]:
-    return list(TWINS).index(twin), list(SPLIT_SETS[twin]).index(split)
+    return [*TWINS, "my_folder"].index(twin), list(SPLIT_SETS[twin]).index(split)
 
 
 def plan(twin: str, split: str) -> list[Picture]:
@@ -134,7 +154,7 @@ def plan(twin: str, split: str) -> list[Picture]:
         twin: ``cifar10`` or ``flowers102``.
         split: a key of ``SPLIT_SETS[twin]``.
     """
-    spec = TWINS[twin]
+    spec = TWINS.get(twin, FOLDER)
     rng = _rng(*_keys(twin, split))
     per_class = spec.per_class[split]
     columns = []  # per class: its drawings in the order in which they are used
@@ -286,7 +306,7 @@ def draw(twin: str, split: str, picture: Picture, attempt: int = 0) -> tuple[Ima
         The RGB picture, and how far the drawing stands out from what is behind it: mean absolute
         difference of the channels over the drawing's area, 0 to 1.
     """
-    spec = TWINS[twin]
+    spec = TWINS.get(twin, FOLDER)
     rng = _rng(*_keys(twin, split), 1 + picture.index, attempt)
     side = spec.side * spec.oversample
     back = background(picture.background, side, rng)
@@ -387,6 +407,49 @@ def sources(twin: str, split: str, folder: Path = KIT) -> list[tuple[str, str]]:
     return [pairs[i] for i in note["rows"]]
 
 
+def _draw_rows(
+    twin: str, split: str, rows: list[Picture], hashes: np.ndarray
+) -> tuple[list[bytes], np.ndarray]:
+    """Draw the pictures of a plan; none resembles another of its twin (``hashes``)."""
+    from tqdm.auto import tqdm
+
+    format_ = TWINS.get(twin, FOLDER).format
+    files, again = [], 0
+    bar = tqdm(rows, desc=f"{twin} {split}", unit="picture", disable=None)
+    for picture in bar:
+        # Draw until it can be seen well and resembles no earlier picture of the twin.
+        for attempt in range(100):
+            image, contrast = draw(twin, split, picture, attempt)
+            data = encode(image, format_)
+            code = dhash(Image.open(io.BytesIO(data)))
+            nearest = (hashes ^ code).sum(axis=1).min(initial=256)
+            if contrast >= LEAST_CONTRAST and nearest >= NEAR_COPY:
+                break
+        else:
+            raise RuntimeError(f"no fresh picture found for {picture}")
+        again += attempt
+        hashes = np.concatenate([hashes, code[None]])
+        files.append(data)
+        bar.set_postfix(redrawn=again, refresh=False)
+    return files, hashes
+
+
+def build_folder(folder: Path = KIT) -> list[Path]:
+    """Draw ``my_folder/<class>/<number>.webp``."""
+    rows = plan("my_folder", "all")
+    files, _ = _draw_rows("my_folder", "all", rows, np.zeros((0, 256), bool))
+    names, written = list(FOLDER_DESIGNS), []
+    for row, data in zip(rows, files, strict=True):
+        number = sum(path.parent.name == names[row.label] for path in written)
+        path = folder / "my_folder" / names[row.label] / f"{number:02d}.webp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_bytes(data)
+        os.replace(part, path)
+        written.append(path)
+    return written
+
+
 def build(folder: Path = KIT, limit: int | None = None) -> list[Path]:
     """Draw both twins and write their parquet files (a few minutes in full).
 
@@ -399,32 +462,16 @@ def build(folder: Path = KIT, limit: int | None = None) -> list[Path]:
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from tqdm.auto import tqdm
 
     written = []
     for twin, spec in TWINS.items():
         hashes = np.zeros((0, 256), bool)
         for split in SPLIT_SETS[twin]:
             rows = plan(twin, split)[:limit]
-            files, again = [], 0
-            bar = tqdm(rows, desc=f"{twin} {split}", unit="picture", disable=None)
-            for picture in bar:
-                # Draw until it can be seen well and resembles no earlier picture of the twin.
-                for attempt in range(100):
-                    image, contrast = draw(twin, split, picture, attempt)
-                    data = encode(image, spec.format)
-                    code = dhash(Image.open(io.BytesIO(data)))
-                    nearest = (hashes ^ code).sum(axis=1).min(initial=256)
-                    if contrast >= LEAST_CONTRAST and nearest >= NEAR_COPY:
-                        break
-                else:
-                    raise RuntimeError(f"no fresh picture found for {picture}")
-                again += attempt
-                hashes = np.concatenate([hashes, code[None]])
-                files.append({"bytes": data, "path": None})
-                bar.set_postfix(redrawn=again, refresh=False)
+            files, hashes = _draw_rows(twin, split, rows, hashes)
             schema = _with_sources(features(twin).arrow_schema, rows)
-            columns = {spec.image_column: files, "label": [row.label for row in rows]}
+            cells = [{"bytes": data, "path": None} for data in files]
+            columns = {spec.image_column: cells, "label": [row.label for row in rows]}
             path = folder / twin / f"{split}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")

@@ -36,7 +36,7 @@ def file_of(picture, format="PNG", **options):
 # --- data sets ---------------------------------------------------------------------------------
 
 SCHEMAS = {
-    "cifar10": ("img", 10, {"train", "test"}),
+    "cifar10": ("img", 10, {"train", "validation", "test"}),
     "flowers102": ("image", 102, {"train", "validation", "test"}),
 }
 

@@ -21,7 +21,7 @@ def judge():
 
 
 def test_files_are_those_of_the_sums():
-    for name in ("model.safetensors", "config.json", "preprocessor_config.json", "heldout.parquet"):
+    for name in ("model.safetensors", "config.json", "preprocessor_config.json"):
         assert offline_kit.verify(f"quarter/{name}").stat().st_size <= 12_000_000
 
 
@@ -72,7 +72,7 @@ def card_figure(pattern: str) -> float:
 
 
 def test_held_out_drawings_reach_what_the_card_says(judge):
-    images, labels = evaluate.read_pictures(QUARTER / "heldout.parquet")
+    images, labels = evaluate.read_pictures(evaluate.HELD_OUT)
     logits = judge.logits(images, "held-out")
     claimed = card_figure(r"small held-out set.*\| ([\d.]+) / [\d.]+ %")
     assert evaluate.top(logits, labels) == pytest.approx(claimed, abs=1.1)
@@ -91,7 +91,7 @@ def test_the_card_has_a_figure_in_every_row():
 def test_int8_keeps_the_answers(judge):
     from kit_builder import lessons
 
-    images, _ = evaluate.read_pictures(QUARTER / "heldout.parquet")
+    images, _ = evaluate.read_pictures(evaluate.HELD_OUT)
     pixels = [judge.inputs([image])["pixel_values"] for image in images[::4]]
     assert len(pixels) >= 45
     assert lessons.int8_agreement(judge.model, pixels[1:], pixels[0]) >= 0.93

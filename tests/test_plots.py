@@ -16,17 +16,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 from vit_helpers import plots
+from vit_helpers.strategies import Trial
 from vit_helpers.widgets import explorer
 
 PICTURE = Image.fromarray(np.tile(np.arange(120, dtype=np.uint8), (90, 1))).convert("RGB")
-
-
-def trial(accuracy, seconds, trainable):
-    interval = (accuracy - 0.1, accuracy + 0.1)
-    return SimpleNamespace(
-        accuracy=accuracy, interval=interval, seconds=seconds, trainable=trainable
-    )
-
 
 HISTORY = pd.DataFrame(
     {
@@ -213,8 +206,8 @@ CASES = {
     "strategies": (
         {
             "trials": {
-                "probe": trial(0.5, 6.0, 1234),
-                "everything": trial(0.7, 60.0, 5_500_000),
+                "probe": Trial((0.5,), 100, 6.0, 20.0, 1234),
+                "everything": Trial((0.7,), 100, 60.0, 900.0, 5_500_000),
             }
         },
         ["probe ≈ 50.0 % in ≈ 0.10 min", "everything ≈ 70.0 % in ≈ 1.00 min"],

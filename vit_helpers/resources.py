@@ -15,7 +15,7 @@ from .errors import CourseError, one_of
 KIT = offline_kit.KIT
 
 # Folders of the kit that both sources use.
-KIT_FOLDERS = ("photos", "my_folder")
+KIT_FOLDERS = ("photos", "heldout", "my_folder")
 
 SOURCES = ("auto", "hub", "offline")
 

@@ -83,7 +83,8 @@ class Runtime:
         Args:
             name: `classifier` (a folder for `from_pretrained`), `cifar10` and `flowers102`
                 (folders for `datasets.load_dataset`), `photo` (the sample picture), `photos` (a
-                folder of sharp photographs), `my_folder` (a folder with one sub-folder a class).
+                folder of sharp photographs), `heldout` (pictures with labels of the kit's
+                classifier, which has not learnt from them), `my_folder` (a sub-folder a class).
         """
         return str(place(name))
 

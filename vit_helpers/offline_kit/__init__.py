@@ -16,7 +16,8 @@ SUMS = "SHA256SUMS"
 DATA = (
     "cifar10/*.parquet",
     "flowers102/*.parquet",
-    "my_folder/**/*.*",
+    "heldout/*.parquet",
+    "my_folder/*/*.webp",
     "photos/*.jpg",
     "quarter/*.*",
 )

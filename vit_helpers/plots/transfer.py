@@ -60,7 +60,7 @@ def strategies(trials: dict) -> Plot:
     """What each strategy of training costs and brings: minutes against accuracy.
 
     Args:
-        trials: Name -> something with `accuracy`, `interval`, `seconds` and `trainable`.
+        trials: Name -> `strategies.Trial`.
     """
     plot, ax = new_plot(size=(7, 3.8))
     for (name, trial), marker in zip(trials.items(), "osD^vPX*", strict=False):
