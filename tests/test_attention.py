@@ -339,7 +339,9 @@ def test_relevance_equals_a_plain_loop(family):
 class TestOfAClass:
     def test_without_a_class_the_answer_of_the_model_is_asked_for(self, model, pixels):
         answers = model(pixels).logits.argmax(dim=-1)
-        torch.testing.assert_close(attention.relevance(model, pixels), attention.relevance(model, pixels, answers))
+        torch.testing.assert_close(
+            attention.relevance(model, pixels), attention.relevance(model, pixels, answers)
+        )
 
     def test_a_batch_gives_what_each_picture_gives_alone(self, model, pixels):
         together = attention.relevance(model, pixels, [1, 2])
@@ -348,7 +350,9 @@ class TestOfAClass:
             torch.testing.assert_close(together[i], alone[0], atol=1e-6, rtol=1e-4)
 
     def test_it_depends_on_the_class(self, model, pixels):
-        assert not torch.allclose(attention.relevance(model, pixels, 0), attention.relevance(model, pixels, 1), atol=1e-3)
+        assert not torch.allclose(
+            attention.relevance(model, pixels, 0), attention.relevance(model, pixels, 1), atol=1e-3
+        )
 
     def test_nothing_is_below_zero_and_no_gradient_is_left(self, model, pixels):
         result = attention.relevance(model, pixels)
