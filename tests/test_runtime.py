@@ -91,6 +91,16 @@ def test_importing_the_package_does_not_import_torch_or_transformers():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_name_of_the_first_edition_says_where_it_went():
+    import vit_helpers
+
+    with pytest.raises(CourseError, match="cache_features"):
+        from vit_helpers import frozen  # noqa: F401
+    assert not hasattr(vit_helpers, "never_was")
+    for name in vit_helpers._GONE:
+        assert name not in vit_helpers._MODULES
+
+
 def test_show_source_shows_the_code():
     from vit_helpers import show_source
 

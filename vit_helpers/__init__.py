@@ -37,6 +37,17 @@ _MODULES = (
 
 __all__ = [*_MODULES, "show_source"]
 
+# Names of the first edition, and what to use now.
+_GONE = {
+    "bench": "`python -m benchmarks inference` from a clone of the repository",
+    "bench_training": "`python -m benchmarks training` from a clone of the repository",
+    "doctor": "`python -m vit_helpers doctor`",
+    "frozen": "vit_helpers.training.cache_features",
+    "runner": "`python -m course run` from a clone of the repository",
+    "strategies": "notebook 04, whose cells train each of them",
+    "train": "`python -m vit_helpers train`",
+}
+
 
 def show_source(obj):
     """Show the source code of a function or class of the course, with its docstring.
@@ -60,10 +71,14 @@ def show_source(obj):
 
 def __getattr__(name):
     # PEP 562: a module of the package is imported at the first `vit_helpers.<module>`.
-    if name == "explorer":
-        return importlib.import_module(f"{__name__}.widgets.explorer")
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
+    if name == "explorer":
+        return importlib.import_module(f"{__name__}.widgets.explorer")
+    if name in _GONE:
+        from .errors import CourseError
+
+        raise CourseError(f"vit_helpers.{name} is gone; in its place: {_GONE[name]}.")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
