@@ -16,7 +16,6 @@ from matplotlib.text import Text
 from PIL import Image
 
 from vit_helpers import plots
-from vit_helpers.strategies import Trial
 from vit_helpers.widgets import explorer
 
 PICTURE = Image.fromarray(np.tile(np.arange(120, dtype=np.uint8), (90, 1))).convert("RGB")
@@ -197,20 +196,27 @@ CASES = {
     ),
     "confused_pairs": (
         {"pairs": [(PICTURE, "rose", PICTURE, "tulip", 4), (PICTURE, "fig", PICTURE, "kiwi", 2)]},
-        ["2 columns", "≈ 4 times"],
+        ["2 columns", "mistake: 4 times"],
     ),
     "interval_bars": (
         {"shares": {"probe": (0.5, 0.4, 0.6), "all": (0.75, 0.7, 0.8)}, "chance": 0.1},
         ["probe 50.0 %, all 75.0 %"],
     ),
-    "strategies": (
+    "differences": (
         {
-            "trials": {
-                "probe": Trial((0.5,), 100, 6.0, 20.0, 1234),
-                "everything": Trial((0.7,), 100, 60.0, 900.0, 5_500_000),
-            }
+            "table": pd.DataFrame(
+                {
+                    "accuracy, %": [60.0, 20.0, 52.0],
+                    "points above the probe": [10.0, -30.0, 2.0],
+                    "from": [5.0, -40.0, -4.0],
+                    "to": [15.0, -20.0, 8.0],
+                    "verdict": ["better", "worse", "cannot tell"],
+                },
+                index=["LoRA", "from scratch", "everything"],
+            ),
+            "against": "the probe",
         },
-        ["probe ≈ 50.0 % in ≈ 0.10 min", "everything ≈ 70.0 % in ≈ 1.00 min"],
+        ["LoRA 60.0 %, +10.0 points: better", "everything 52.0 %, +2.0 points: cannot tell"],
     ),
     "accuracy_by_count": (
         {
@@ -220,7 +226,7 @@ CASES = {
             "highs": [0.3, 0.7],
             "chance": 0.01,
         },
-        ["1: ≈ 20.0 %, 10: ≈ 60.0 %"],
+        ["1: 20.0 %, 10: 60.0 %"],
     ),
     "timings": (
         {"first": [9.0, 8.0], "later": [1.0, 2.0, 3.0]},

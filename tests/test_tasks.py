@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
+from scipy.stats import binomtest
 
 from course import editions, runner
 from vit_helpers import __main__, data, efficiency, models, runtime, tasks, training
@@ -199,6 +200,15 @@ def mistakes(chosen):
     return most_confident_mistakes
 
 
+def paired(binom="binomtest(only_a, coins, 0.5).pvalue", none="1.0"):
+    def p_value(a, b):
+        only_a, coins = int((a & ~b).sum()), int((a ^ b).sum())
+        names = {"a": a, "only_a": only_a, "coins": coins, "binomtest": binomtest}
+        return eval(binom if coins else none, names)
+
+    return p_value
+
+
 def step(divide=True, clear=True, move=True, clear_in_loop=False, move_in_loop=False, last=False):
     def step_in_parts(model, optimizer, pixels, labels, parts):
         total = 0.0
@@ -231,38 +241,6 @@ def rollout(heads="max", axis=-1, left=True, keep=0.5, early=False):
         return mixed
 
     return rollout_max
-
-
-def freeze(first=0, extra=0, embeddings=True, head=False, reset=True, norm=False, half=False):
-    def freeze_first(model, k):
-        if reset:
-            model.requires_grad_(True)
-        if embeddings:
-            models.embeddings(model).requires_grad_(False)
-        start = len(models.blocks(model)) - k if first else 0
-        for block in list(models.blocks(model))[start : start + k + extra]:
-            for name, parameter in block.named_parameters():
-                if not half or name.endswith("weight"):
-                    parameter.requires_grad_(False)
-        if head:
-            models.head(model).requires_grad_(False)
-        if norm:
-            model.base_model.layernorm.requires_grad_(False)
-
-    return freeze_first
-
-
-def groups(everything=False, frozen=False, swap=False, only_blocks=False):
-    def make_groups(model, lr, head_lr):
-        head = list(models.head(model).parameters())
-        ids = set() if everything else {id(p) for p in head}
-        source = models.blocks(model) if only_blocks else model
-        body = [p for p in source.parameters() if id(p) not in ids]
-        body = [p for p in body if frozen or p.requires_grad]
-        lr, head_lr = (head_lr, lr) if swap else (lr, head_lr)
-        return [{"params": body, "lr": lr}, {"params": head, "lr": head_lr}]
-
-    return make_groups
 
 
 def round_trip(axis=1, top=lambda bits: 2 ** (bits - 1) - 1, how="round", back=True):
@@ -427,24 +405,22 @@ MISTAKES = {
         ("no head", "learn from nothing"),
         ("two blocks", "if 2 blocks are left"),
     ],
-    "FreezeFirst": [
-        (freeze(embeddings=False), "the embeddings still learn"),
-        (freeze(head=True), "the head is frozen too"),
-        (freeze(extra=1), "that is 2, not 1"),
-        (freeze(first=1), "the last 1"),
-        (freeze(reset=False), "must learn again"),
-        (freeze(norm=True), "last LayerNorm"),
-        (freeze(half=True), "only in part"),
+    "PairedTest": [
+        (paired(binom="binomtest(only_a, coins, 0.5, 'greater').pvalue"), "one-sided"),
+        (paired(binom="binomtest(only_a, len(a), 0.5).pvalue"), "both say the same"),
+        (paired(binom="binomtest(int(a.sum()), len(a), 0.5).pvalue"), "both say the same"),
+        (paired(binom="100 * binomtest(only_a, coins, 0.5).pvalue"), "share from 0 to 1"),
+        (paired(binom="0.5"), "too large"),
+        (paired(none="0.0"), "nothing speaks for a difference"),
     ],
-    "TwoRates": [
-        (groups(everything=True), "stands in 2 groups"),
-        (groups(frozen=True), "is frozen, but stands in a group"),
-        (groups(swap=True), "but its rate is"),
-        (groups(only_blocks=True), "stands in no group"),
-        (body("list(A.parameters())"), "no dictionary"),
-        (body("[{'params': A, 'lr': B}]"), "call its .parameters()"),
-        (body("{'params': A, 'lr': B}"), "but a list is wanted"),
-        (body("[{'params': None, 'lr': B}]"), "params of group 0 are None"),
+    "MergeLora": [
+        (body("A + C @ B"), "should count alpha / r times"),
+        (body("A + D * (C @ B)"), "Divide by r"),
+        (body("A + B.shape[0] / D * (C @ B)"), "r / alpha times"),
+        (body("D / B.shape[0] * (C @ B)"), "W is missing"),
+        (body("A"), "W as it was"),
+        (body("A + 7 * (C @ B)"), "largest difference"),
+        (body("C @ B + A[:1]"), "largest difference"),
     ],
     "TopKAccuracy": [
         (body(f"100 * ({TOP}).any(1).float().mean()"), "in percent"),
@@ -695,7 +671,7 @@ def test_a_function_may_change_its_arguments_and_the_notebook_keeps_its_own(note
 
 
 def test_checks_leave_the_random_numbers_of_the_notebook_alone(notebook):
-    for name in ("StepInParts", "FreezeFirst", "TwoRates"):
+    for name in ("StepInParts", "ConfidentMistakes", "MergeLora"):
         task = make(name, notebook)
         answer = run(task.solution_code, task, notebook)
         torch.manual_seed(0), random.seed(0), np.random.seed(0)

@@ -25,6 +25,7 @@ _MODULES = (
     "mirror",
     "models",
     "offline_kit",
+    "pixels",
     "plots",
     "resources",
     "runtime",

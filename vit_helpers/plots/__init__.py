@@ -29,7 +29,6 @@ from .classify import (
 from .finetune import (
     answers,
     confusion,
-    learning_curves,
     training_curves,
 )
 from .inference import (
@@ -65,5 +64,5 @@ from .shared import (
 from .transfer import (
     accuracy_by_count,
     confused_pairs,
-    strategies,
+    differences,
 )

@@ -3,44 +3,7 @@
 import numpy as np
 from scipy.stats import binomtest
 
-from .shared import BLUE, GREEN, ORANGE, RED, Plot, as_array, finish, new_plot, nothing, whole
-
-
-def learning_curves(frame, best_epoch: int, test_accuracy: float | None = None) -> Plot:
-    """Loss and accuracy of training and validation, epoch by epoch.
-
-    Args:
-        frame: `History.to_frame()`: the columns `train loss`, `validation loss`,
-            `train accuracy`, `validation accuracy` (0 to 1), indexed by epoch.
-        best_epoch: The epoch whose weights were kept.
-        test_accuracy: Drawn as a level line, or `None`.
-    """
-    plot, (left, right) = new_plot(1, 2, size=(9, 3.4))
-    for part, colour, style in (("train", ORANGE, "s--"), ("validation", BLUE, "o-")):
-        left.plot(frame.index, frame[f"{part} loss"], style, color=colour, label=part)
-        right.plot(frame.index, 100 * frame[f"{part} accuracy"], style, color=colour, label=part)
-    if test_accuracy is not None:
-        right.axhline(100 * test_accuracy, color=GREEN, linestyle=":", label="test")
-    left.set_ylabel("loss (mean cross-entropy, nats)")
-    right.set_ylabel("accuracy in %")
-    left.set_ylim(0, 1.1 * frame[["train loss", "validation loss"]].to_numpy().max())
-    right.set_ylim(0, 103)
-    for ax in (left, right):
-        ax.axvline(best_epoch, color="0.75", linewidth=6, zorder=0, label="kept")
-        ax.set_xlabel("epoch")
-        ax.set_xticks(frame.index)
-        ax.set_xlim(frame.index.min() - 0.3, frame.index.max() + 0.3)
-        ax.legend(fontsize=9)
-        ax.spines[["top", "right"]].set_visible(False)
-    first, last = frame.iloc[0], frame.iloc[-1]
-    test = "" if test_accuracy is None else f", test ≈ {100 * test_accuracy:.1f} %"
-    return finish(
-        plot,
-        f"Curves over {len(frame)} epochs. Training loss from ≈ {first['train loss']:.2f} to "
-        f"≈ {last['train loss']:.2f}; accuracy after the last epoch: training "
-        f"≈ {100 * last['train accuracy']:.1f} %, validation "
-        f"≈ {100 * last['validation accuracy']:.1f} %{test}.",
-    )
+from .shared import BLUE, ORANGE, RED, Plot, as_array, finish, new_plot, nothing, whole
 
 
 def training_curves(losses, steps, validation_loss, validation_accuracy, pictures: int) -> Plot:

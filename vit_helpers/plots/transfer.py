@@ -1,4 +1,4 @@
-"""Figures of notebook 04: confused pairs, how many pictures a class needs, what should learn."""
+"""Figures of notebook 04: confused pairs, how many pictures a class needs, paired differences."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def confused_pairs(pairs: list) -> Plot:
     """
     if not pairs:
         return nothing("No class was taken for another.")
-    plot, axes = new_plot(2, len(pairs), size=(1.9 * len(pairs), 4.6), squeeze=False)
+    plot, axes = new_plot(2, len(pairs), size=(1.8 * len(pairs), 4.7), squeeze=False)
     for column, (wrong, truth, example, answer, times) in enumerate(pairs):
         top, bottom = axes[:, column]
         top.imshow(as_array(wrong))
@@ -24,8 +24,8 @@ def confused_pairs(pairs: list) -> Plot:
         bottom.axis("off")
     return finish(
         plot,
-        f"≈ {len(pairs)} columns. Above, a test picture that got a wrong answer; below, a training "
-        f"picture of the class it was taken for. Most frequent mistake: ≈ {pairs[0][4]} times.",
+        f"{len(pairs)} columns. Above, a test picture that got a wrong answer; below, a training "
+        f"picture of the class it was taken for. Most frequent mistake: {pairs[0][4]} times.",
     )
 
 
@@ -40,49 +40,52 @@ def accuracy_by_count(counts: list[int], means, lows, highs, chance: float) -> P
         chance: Accuracy of blind guessing.
     """
     means, lows, highs = (100 * np.asarray(v) for v in (means, lows, highs))
-    plot, ax = new_plot(size=(6, 3.4))
+    plot, ax = new_plot(size=(7, 3.6))
     ax.fill_between(counts, lows, highs, color=SKY, alpha=0.4, label="lowest to highest draw")
     ax.plot(counts, means, "o-", color=BLUE, label="mean of the draws")
-    ax.axhline(100 * chance, color=RED, linestyle="--", linewidth=1, label="chance")
+    for count, mean, high in zip(counts, means, highs, strict=True):
+        above = (0, 6)
+        text = f"{mean:.0f} %"
+        ax.annotate(text, (count, high), above, textcoords="offset points", ha="center")
+    ax.axhline(100 * chance, color=RED, linestyle="--", linewidth=1)
+    ax.text(counts[0], 100 * chance + 1, f"chance {100 * chance:.0f} %", color=RED)
     ax.set_xscale("log")
     ax.set_xticks(counts, counts)
     ax.minorticks_off()
     ax.set_xlabel("training pictures per class")
     ax.set_ylabel("validation accuracy in %")
-    ax.set_ylim(0, 103)
-    ax.legend(fontsize=9)
+    ax.set_ylim(0, min(103, highs.max() + 20))
+    ax.legend(fontsize=10, frameon=False, loc="lower right", bbox_to_anchor=(1, 0.08))
     ax.spines[["top", "right"]].set_visible(False)
-    words = ", ".join(f"{c}: ≈ {m:.1f} %" for c, m in zip(counts, means, strict=True))
+    words = ", ".join(f"{c}: {m:.1f} %" for c, m in zip(counts, means, strict=True))
     return finish(plot, f"Accuracy against pictures per class: {words}.")
 
 
-def strategies(trials: dict) -> Plot:
-    """What each strategy of training costs and brings: minutes against accuracy.
+def differences(table, against: str) -> Plot:
+    """How far each of several trainings is from another one, with its interval and a verdict.
 
     Args:
-        trials: Name -> `strategies.Trial`.
+        table: A `DataFrame` with a row each and the columns `points above the probe`, `from`,
+            `to` (in points), `accuracy, %` and `verdict`.
+        against: What they are compared with, in words.
     """
-    plot, ax = new_plot(size=(7, 3.8))
-    for (name, trial), marker in zip(trials.items(), "osD^vPX*", strict=False):
-        value, (low, high) = 100 * trial.accuracy, (100 * edge for edge in trial.interval)
-        ax.errorbar(
-            trial.seconds / 60,
-            value,
-            [[value - low], [high - value]],
-            fmt=marker,
-            color=BLUE,
-            ecolor=BLACK,
-            label=f"{name}: {trial.trainable:,}",
-        )
-    ax.set_xlim(0, 1.1 * max(trial.seconds for trial in trials.values()) / 60)
-    ax.legend(fontsize=9, loc="upper left", ncols=2, title="parameters that learn")
-    ax.set_ylim(0, 140)  # room for the legend
-    ax.set_yticks(range(0, 101, 20))
-    ax.set_xlabel("minutes of training")
-    ax.set_ylabel("validation accuracy in %")
+    plot, ax = new_plot(size=(8, 0.55 * len(table) + 1.1))
+    colours = {"better": BLUE, "worse": RED, "cannot tell": "0.45"}
+    rows = np.arange(len(table))
+    low, high = table["from"].min(), table["to"].max()
+    span = max(high, 0) - min(low, 0)
+    words = []
+    for row, (name, line) in zip(rows, table.iterrows(), strict=True):
+        colour, value = colours[line["verdict"]], line["points above the probe"]
+        ax.hlines(row, line["from"], line["to"], color=colour, linewidth=2.5)
+        ax.plot(value, row, "o", color=colour, markersize=8)
+        text = f"{line['accuracy, %']:.1f} %, {value:+.1f} points: {line['verdict']}"
+        ax.text(max(high, 0) + 0.04 * span, row, text, va="center", fontsize=10, color=colour)
+        words.append(f"{name} {text}")
+    ax.axvline(0, color=BLACK, linewidth=1)
+    ax.set_yticks(rows, list(table.index), fontsize=10)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlim(min(low, 0) - 0.03 * span, max(high, 0) + 0.02 * span)
+    ax.set_xlabel(f"points above {against}, with 95 % intervals")
     ax.spines[["top", "right"]].set_visible(False)
-    words = ", ".join(
-        f"{name} ≈ {100 * t.accuracy:.1f} % in ≈ {t.seconds / 60:.2f} min"
-        for name, t in trials.items()
-    )
-    return finish(plot, f"Accuracy against minutes of training: {words}.")
+    return finish(plot, f"Differences from {against}: {'; '.join(words)}.")

@@ -1,8 +1,8 @@
-"""Tasks of notebook 04: what learns, freezing, two learning rates, top-k accuracy."""
+"""Tasks of notebook 04: what learns, top-k accuracy, a paired test, merging LoRA."""
 
-from collections.abc import Iterable
-
+import numpy as np
 import torch
+from scipy.stats import binomtest
 
 from .. import models
 from .core import (
@@ -12,13 +12,13 @@ from .core import (
     Task,
     Wrong,
     call,
+    close,
     function,
     number,
-    quote,
     random,
+    recognise,
     register,
     shaped,
-    tiny_vit,
     whole_number,
 )
 
@@ -28,6 +28,7 @@ class ParametersThatLearn(Task):
 
     title = "How many parameters are left to learn?"
     difficulty = EASY
+    minutes = 3
     question = """
         Predict, from the table above: how many parameters would learn if all blocks but the
         **last one** were frozen, and the embeddings too?
@@ -73,162 +74,16 @@ answer = learning["block 11"] + learning["last LayerNorm"] + learning["head"]
         raise Wrong(f"{said:,} is too {'much' if said > truth else 'little'}.")
 
 
-class FreezeFirst(Task):
-    """Freeze exactly the first blocks."""
-
-    title = "Freeze exactly k blocks"
-    difficulty = MEDIUM
-    question = """
-        Write `models.freeze` yourself. After `freeze_first(model, k)` the embeddings and the first
-        `k` blocks are frozen, and everything else learns, **whatever was frozen before**. Parts
-        are found with `models.embeddings(model)`, `models.blocks(model)` and `models.head(model)`.
-        Your function changes the model and need not return anything. `k` is 1 or more.
-        """
-    make = "FreezeFirst()"
-    stub = """
-def freeze_first(model, k):
-    return ...  # your code changes the model
-"""
-    solution_code = """
-def freeze_first(model, k):
-    model.requires_grad_(True)  # whatever was frozen before
-    for part in [models.embeddings(model), *models.blocks(model)[:k]]:
-        part.requires_grad_(False)
-"""
-    hints = (
-        "part.requires_grad_(False) freezes all parameters of a part at once.",
-        "Which parts come before block k? Not only blocks.",
-        "Begin with everything trainable: model.requires_grad_(True). Then freeze.",
-    )
-
-    def _judge(self, answer):
-        freeze_first = function(answer)
-        for k, before in ((1, 0), (3, 0), (2, 4)):
-            model = tiny_vit(blocks=5)
-            for part in [models.embeddings(model), *models.blocks(model)[:before]][: 1 + before]:
-                part.requires_grad_(not before)
-            case = f"k = {k} and a model of 5 blocks"
-            case += f", {before} of them frozen before" if before else ""
-            call(freeze_first, model, k, case=case, returns=False)
-            self._compare(model, k, before, case)
-        return "Exactly these. Frozen parts cost no gradient, and the optimiser leaves them alone."
-
-    def _compare(self, model, k, before, case):
-        blocks = [frozen(block) for block in models.blocks(model)]
-        embeddings, head = frozen(models.embeddings(model)), frozen(models.head(model))
-        named = [i for i, share in enumerate(blocks) if share == 1]
-        said = f"With {case}, you froze the blocks {named}"
-        if any(0 < share < 1 for share in [*blocks, embeddings, head]):
-            raise Wrong(f"With {case}, a part is frozen only in part: weights, but not biases?")
-        if before and named == list(range(before)):
-            raise Wrong(f"{said}. What was frozen before must learn again.")
-        if named == list(range(5 - k, 5)) and k < 5:
-            raise Wrong(f"{said}: the last {k}. The first blocks are the ones to keep.")
-        if named == list(range(k + 1)) or named == list(range(k - 1)):
-            raise Wrong(f"{said}: that is {len(named)}, not {k}.")
-        if head:
-            raise Wrong(f"With {case}, the head is frozen too. It has everything to learn.")
-        if named != list(range(k)):
-            raise Wrong(f"{said}, but it should be the first {k}.")
-        if not embeddings:
-            raise Wrong(f"{said}, but the embeddings still learn, and all blocks build on them.")
-        rest = model.base_model.layernorm
-        if frozen(rest):
-            raise Wrong(f"With {case}, the last LayerNorm is frozen. It comes after the blocks.")
-
-
-def frozen(part) -> float:
-    """The share of a part's parameters that are frozen, from 0 to 1."""
-    flags = [not p.requires_grad for p in part.parameters()]
-    return sum(flags) / len(flags)
-
-
-class TwoRates(Task):
-    """Parameter groups for the optimiser."""
-
-    title = "Two learning rates"
-    difficulty = HARD
-    question = """
-        An optimiser takes a list of **groups**: `[{"params": [...], "lr": 0.1}, ...]`. Write the
-        groups for our recipe: the head learns with `head_lr`, everything else that is trainable
-        with `lr`. No parameter may stand in two groups, and frozen ones in none.
-        """
-    make = "TwoRates()"
-    stub = """
-def groups(model, lr, head_lr):
-    return ...  # your code: a list of groups
-"""
-    solution_code = """
-def groups(model, lr, head_lr):
-    head = list(models.head(model).parameters())
-    in_head = {id(p) for p in head}
-    body = [p for p in model.parameters() if p.requires_grad and id(p) not in in_head]
-    return [{"params": body, "lr": lr}, {"params": head, "lr": head_lr}]
-"""
-    hints = (
-        "Two dictionaries in a list: one for the body, one for the head.",
-        "models.head(model).parameters() are those of the head. The body is all the others.",
-        "Compare parameters by id(p), because == compares their numbers. Ask p.requires_grad.",
-    )
-
-    def _judge(self, answer):
-        groups = function(answer)
-        model = tiny_vit(blocks=3)
-        models.freeze(model, 2)
-        names = {id(p): name for name, p in model.named_parameters()}
-        parameters = dict(model.named_parameters())
-        head = {id(p) for p in models.head(model).parameters()}
-        case = "a model with 2 of 3 blocks frozen"
-        result = call(groups, model, 0.01, 0.5, case=case)
-        rates = self._rates(result, names)
-        for name, parameter in parameters.items():
-            found = rates.get(id(parameter), [])
-            if len(found) > 1:
-                raise Wrong(f"`{name}` stands in {len(found)} groups, with the rates {found}.")
-            if found and not parameter.requires_grad:
-                raise Wrong(
-                    f"`{name}` is frozen, but stands in a group with the rate {found[0]:g}."
-                )
-            if not found and parameter.requires_grad:
-                raise Wrong(f"`{name}` is trainable, but stands in no group.")
-            wanted = 0.5 if id(parameter) in head else 0.01
-            if found and found[0] != wanted:
-                kind = "belongs to the head" if id(parameter) in head else "is not in the head"
-                raise Wrong(
-                    f"`{name}` {kind}, but its rate is {found[0]:g} (lr 0.01, head_lr 0.5)."
-                )
-        return "Each parameter once: the new head runs, the pre-trained body walks."
-
-    def _rates(self, result, names) -> dict[int, list[float]]:
-        if not isinstance(result, (list, tuple)):
-            raise Wrong(f"Your function returned a {type(result).__name__}, but a list is wanted.")
-        rates: dict[int, list[float]] = {}
-        for i, group in enumerate(result):
-            if not isinstance(group, dict) or not {"params", "lr"} <= set(group):
-                raise Wrong(f"Group {i} is no dictionary with the keys 'params' and 'lr'.")
-            rate, some = number(group["lr"], f"The rate of group {i}"), group["params"]
-            if isinstance(some, torch.nn.Module):
-                raise Wrong(f"The params of group {i} are a whole module: call its .parameters().")
-            if not isinstance(some, Iterable):
-                raise Wrong(f"The params of group {i} are {quote(some)}, but a list is wanted.")
-            some = [some] if isinstance(some, torch.Tensor) else list(some)
-            for parameter in some:
-                if id(parameter) not in names:
-                    what = type(parameter).__name__
-                    raise Wrong(f"Group {i} holds a {what} that is no parameter of the model.")
-                rates.setdefault(id(parameter), []).append(rate)
-        return rates
-
-
 class TopKAccuracy(Task):
     """The share of pictures whose class is among the k best."""
 
     title = "Top-k accuracy"
     difficulty = MEDIUM
+    minutes = 8
     question = """
         Write top-k accuracy: the share of pictures whose true class is among the `k` classes with
         the highest logits. It gets logits of shape (pictures, classes) and labels of shape
-        (pictures,). It returns a number from 0 to 1.
+        (pictures,). It returns a number from 0 to 1. The notebook reports top-5 with it.
         """
     make = "TopKAccuracy(result)"
     stub = """
@@ -290,6 +145,122 @@ def share_of_hits(logits, labels, k: int, ties_win: bool = True) -> float:
     return (higher < k).float().mean().item()
 
 
+class PairedTest(Task):
+    """McNemar's exact test: two models on the same pictures."""
+
+    title = "Two models, the same pictures"
+    difficulty = HARD
+    minutes = 10
+    question = """
+        Two models answered the same pictures. `right_a` and `right_b` say for each picture whether
+        the answer was right. Write McNemar's test. Only the pictures on which they **disagree**
+        can tell them apart. If neither model is better, each of those is a fair coin. Return the
+        two-sided p-value: how often a fair coin gives at least so uneven a result. Without any
+        disagreement it is 1. `binomtest` of `scipy.stats` counts coins. The notebook compares
+        five trainings with your function.
+        """
+    make = "PairedTest()"
+    stub = """
+def p_value(right_a, right_b):
+    return ...  # your code: a number from 0 to 1
+"""
+    solution_code = """
+def p_value(right_a, right_b):
+    from scipy.stats import binomtest
+
+    only_a = int((right_a & ~right_b).sum())
+    only_b = int((right_b & ~right_a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return binomtest(only_a, only_a + only_b, 0.5).pvalue
+"""
+    hints = (
+        "right_a & ~right_b are the pictures that only a got right. Count them, and the reverse.",
+        "How many coins were thrown, and how many fell on the side of a?",
+        "binomtest(only_a, only_a + only_b, 0.5).pvalue, and 1 where there was no coin.",
+    )
+
+    def _judge(self, answer):
+        p_value = function(answer)
+        draw = np.random.default_rng(0)
+        cases = [draw.random((2, 80)) < share for share in ([[0.8], [0.6]], [[0.5], [0.7]])]
+        cases += [np.array([[True] * 9 + [False] * 6] * 2), np.eye(2, 20, dtype=bool)[:, ::-1]]
+        for a, b in cases:
+            only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+            coins, pictures = only_a + only_b, len(a)
+            case = f"{pictures} pictures, {only_a} right for a alone and {only_b} for b alone"
+            got = number(call(p_value, a.copy(), b.copy(), case=case), f"With {case} the p-value")
+            truth = binomtest(only_a, coins).pvalue if coins else 1.0
+            if abs(got - truth) < 1e-6:
+                continue
+            said = f"With {case} you returned {got:.4g}"
+            if not coins:
+                raise Wrong(f"{said}. They never disagree, so nothing speaks for a difference: 1.")
+            one_sided = [binomtest(only_a, coins, 0.5, s).pvalue for s in ("less", "greater")]
+            if min(abs(got - p) for p in one_sided) < 1e-6:
+                raise Wrong(f"{said}. That is one-sided: a could have been worse as well.")
+            rest = np.sum(a & b) + only_a, np.sum(a & b) + only_b
+            wrong_coins = (binomtest(int(rest[0]), pictures), binomtest(only_a, pictures))
+            if min(abs(got - test.pvalue) for test in wrong_coins) < 1e-6:
+                raise Wrong(f"{said}. Are the pictures counted on which both say the same?")
+            if not 0 <= got <= 1 or abs(got - 100 * truth) < 1e-6:
+                raise Wrong(f"{said}. A p-value is a share from 0 to 1, not a percentage.")
+            raise Wrong(f"{said}, which is too {'large' if got > truth else 'small'}.")
+        return "Only disagreement counts, so the same pictures tell more than two intervals do."
+
+
+class MergeLora(Task):
+    """The matrix that LoRA has made, in one piece."""
+
+    title = "Merge LoRA into the matrix"
+    difficulty = MEDIUM
+    minutes = 6
+    question = """
+        After the training the detour is not needed any more: add it to the matrix. Write
+        `merged_weight(W, A, B, alpha)` for $W$ of shape (out, in), $A$ of shape (r, in) and $B$ of
+        shape (out, r). It returns the new matrix and leaves `W` as it is. The notebook compares
+        it with what peft makes.
+        """
+    make = "MergeLora()"
+    stub = """
+def merged_weight(W, A, B, alpha):
+    return ...  # your code: a matrix of the shape of W
+"""
+    solution_code = """
+def merged_weight(W, A, B, alpha):
+    r = A.shape[0]
+    return W + alpha / r * (B @ A)
+"""
+    hints = (
+        "The formula stands above the task. Which number is r?",
+        "B @ A has the shape of W; A has r rows.",
+        "The update counts alpha / r times.",
+    )
+
+    def _judge(self, answer):
+        merged_weight = function(answer)
+        for out, inputs, r, alpha in ((6, 6, 2, 8), (5, 7, 3, 3), (4, 9, 4, 1)):
+            W, A, B = random(out, inputs), random(r, inputs, seed=1), random(out, r, seed=2)
+            case = f"W of {out} x {inputs}, r = {r} and alpha = {alpha}"
+            ours = W.clone()
+            result = call(merged_weight, ours, A, B, alpha, case=case)
+            got = shaped(result, W.shape, case, "that of W")
+            truth = W + alpha / r * (B @ A)
+            if close(got, truth, 1e-4):
+                continue
+            mistakes = {
+                f"With {case} the update counts once, but it should count alpha / r times.": W
+                + B @ A,
+                f"With {case} the update counts alpha times. Divide by r.": W + alpha * (B @ A),
+                f"With {case} the update counts r / alpha times.": W + r / alpha * (B @ A),
+                f"With {case} that is the update alone; W is missing.": alpha / r * (B @ A),
+                f"With {case} that is W as it was.": W,
+            }
+            recognise(got, mistakes, 1e-4)
+            raise Wrong(f"With {case} the largest difference is {(got - truth).abs().max():.3f}.")
+        return "One matrix again, and the model is as fast as before."
+
+
 TASKS = register(
-    "04_transfer_flowers102", [ParametersThatLearn, FreezeFirst, TwoRates, TopKAccuracy]
+    "04_transfer_flowers102", [ParametersThatLearn, TopKAccuracy, PairedTest, MergeLora]
 )
