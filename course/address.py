@@ -21,7 +21,7 @@ BRANCH = "main"
 # Not `%pip`: outside Colab that tells every reader to restart the kernel, which is never needed.
 FETCH_METADATA = {"cellView": "form", "jupyter": {"source_hidden": True}}
 FETCH_CELL = """\
-#@title Set-up: installs the course where it is missing, as on Colab
+# @title Set-up: installs the course where it is missing, as on Colab
 import os
 import sys
 from importlib.util import find_spec

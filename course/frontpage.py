@@ -25,7 +25,7 @@ class Picture(NamedTuple):
 
 
 PICTURES = {
-    "01_classify": Picture("bars"),
+    "01_classify": Picture("predict"),
     "02_finetune_cifar10": Picture("confusion"),
     "03_attention": Picture("heads-code"),
     "04_transfer_flowers102": Picture("confused"),

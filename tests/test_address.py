@@ -267,4 +267,4 @@ def test_the_notebooks_metadata_is_what_jupyterlab_and_colab_read():
         "cellView": "form",
         "jupyter": {"source_hidden": True},
     }
-    assert re.match(r"#@title \w", address.FETCH_CELL)
+    assert re.match(r"# @title \w", address.FETCH_CELL)
