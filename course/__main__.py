@@ -28,6 +28,9 @@ def parser() -> argparse.ArgumentParser:
     solve.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
     solve.add_argument("--to", type=Path, default=BUILD / "solved", help="folder for the results")
     solve.add_argument("--run", action="store_true", help="execute them; every check must pass")
+    assign = commands.add_parser("assignments", help="write the notebooks as nbgrader takes them")
+    assign.add_argument("notebooks", nargs="*", help="such as 01 or 03_attention; all if none")
+    assign.add_argument("--to", type=Path, default=BUILD / "assignments", help="nbgrader's folder")
     progress = commands.add_parser("progress", help="table over submitted notebooks, as CSV")
     progress.add_argument("folder", type=Path, help="where they are; none is executed")
     site = commands.add_parser("site", help="write the course as static pages")
@@ -54,6 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
             return runner.refresh(options.notebooks)
         if options.command == "solve":
             return runner.solve(options.notebooks, options.to, options.run)
+        if options.command == "assignments":
+            from . import assignments
+
+            for path in assignments.write(runner.find(options.notebooks), options.to):
+                print(path)
+            return 0
         if options.command == "progress":
             return progress(options.folder)
         if options.command == "site":

@@ -37,20 +37,29 @@ def solve(notebook, stem: str) -> list[str]:
     for cell in code:
         cell.outputs, cell.execution_count = [], None
     for task in of_notebook(stem):
-        cells = [cell for cell in code if _call_of(task) in cell.source]
-        if len(cells) != 1:
-            raise CourseError(
-                f"Task {task.id} has {len(cells)} cells in {stem}.ipynb, but it must have one: "
-                f"look for {_call_of(task)!r}."
-            )
-        stub = task.stub.strip()
-        if cells[0].source.count(stub) != 1:
-            raise CourseError(
-                f"The cell of task {task.id} in {stem}.ipynb does not hold the stub of "
-                f"{task.__name__}: make both the same."
-            )
-        cells[0].source = cells[0].source.replace(stub, task.solution_code.strip())
+        cell = task_cell(notebook, stem, task)
+        cell.source = cell.source.replace(task.stub.strip(), task.solution_code.strip())
     return [task.id for task in of_notebook(stem)]
+
+
+def task_cell(notebook, stem: str, task: type[Task]):
+    """The cell of a notebook that holds the stub of a task.
+
+    Raises:
+        CourseError: If there is no such cell, or if it no longer holds the stub.
+    """
+    cells = [c for c in notebook.cells if c.cell_type == "code" and _call_of(task) in c.source]
+    if len(cells) != 1:
+        raise CourseError(
+            f"Task {task.id} has {len(cells)} cells in {stem}.ipynb, but it must have one: "
+            f"look for {_call_of(task)!r} in the cell 'task-{task.__name__}'."
+        )
+    if cells[0].source.count(task.stub.strip()) != 1:
+        raise CourseError(
+            f"The cell {cells[0].id!r} of {stem}.ipynb does not hold the stub of {task.__name__} "
+            f"(task {task.id}): make both the same."
+        )
+    return cells[0]
 
 
 def _call_of(task: type[Task]) -> str:

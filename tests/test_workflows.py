@@ -1,0 +1,157 @@
+"""The workflows of GitHub: their commands are read from the files and run here."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from course import address
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+NAME = "ada/vit-course"
+
+
+def workflow(name):
+    return yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8"))
+
+
+def steps(name):
+    """The steps of a workflow with a command, by their names."""
+    jobs = workflow(name)["jobs"].values()
+    found = [step for job in jobs for step in job["steps"] if "run" in step]
+    return {step.get("name", step["run"]): step for step in found}
+
+
+def run(step, folder, **variables):
+    """Run the command of a step as GitHub does. Returns what it printed."""
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+        cwd=folder,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def git(folder, *arguments):
+    command = ["git", "-c", "user.name=Ada", "-c", "user.email=ada@example.org", *arguments]
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone of a repository that holds this course, pushed for the first time."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no git here")
+    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
+    git(tmp_path, "clone", "--quiet", "origin.git", "clone")
+    folder = tmp_path / "clone"
+    for name in filter(None, listed.stdout.split("\0")):
+        # What `stamp` and the other commands need; the kit's pictures are many.
+        if (ROOT / name).is_file() and not name.startswith("vit_helpers/offline_kit/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    for path, text in address.stamped_files("", folder).items():
+        path.write_text(text, encoding="utf-8")
+    git(folder, "checkout", "--quiet", "-B", "main")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "x")
+    git(folder, "push", "--quiet", "--set-upstream", "origin", "main")
+    return folder
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_a_workflow_says_what_it_may_do_and_ends(path):
+    read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert read["permissions"]
+    for job in read["jobs"].values():
+        assert job["runs-on"] == "ubuntu-latest"
+        assert "timeout-minutes" in job or all("run" not in step for step in job["steps"])
+        for step in job["steps"]:
+            # What others write into the run, such as a title, is never part of a command.
+            assert "${{" not in step.get("run", "")
+
+
+def test_stamp_runs_once_and_opens_no_loop(clone, tmp_path):
+    (step,) = steps("stamp.yml").values()
+    assert workflow("stamp.yml")[True] == {"push": {"branches": ["main"]}}
+    run(step, clone, GITHUB_REPOSITORY=NAME)
+    pushed = git(tmp_path, "--git-dir=origin.git", "log", "--format=%s", "main").splitlines()
+    assert pushed == ["The address of this repository: badges, first cells, citation", "x"]
+    assert address.stamped_files(NAME, clone) == {}
+    # Its own push, or any later one, finds a course that knows its address.
+    assert run(step, clone, GITHUB_REPOSITORY=NAME) == "The course knows its address.\n"
+    assert git(clone, "rev-parse", "HEAD") == git(clone, "rev-parse", "HEAD@{upstream}")
+    assert len(git(clone, "log", "--format=%s").splitlines()) == 2
+
+
+def test_the_hubs_edition_goes_to_a_branch_and_from_there_to_the_site(clone, tmp_path):
+    keep = steps("hub.yml")["Keep them on the branch hub-edition"]
+    (clone / "build" / "hub").mkdir(parents=True)
+    for word in ("first", "second"):  # next month it takes the place of the one before
+        (clone / "build" / "hub" / "01_classify.html").write_text(word, encoding="utf-8")
+        (clone / "build" / "hub" / "timings.json").write_text("[]", encoding="utf-8")
+        run(keep, clone)
+        git(clone, "worktree", "remove", "--force", ".cache/edition")  # GitHub starts afresh
+        git(clone, "branch", "--delete", "--force", "hub-edition")
+    fetch = next(step for name, step in steps("ci.yml").items() if name.startswith("Fetch"))
+    git(tmp_path, "clone", "--quiet", "origin.git", "later")
+    run(fetch, tmp_path / "later")
+    found = sorted((tmp_path / "later" / "build" / "hub").iterdir())
+    assert [path.name for path in found] == ["01_classify.html", "timings.json"]
+    assert found[0].read_text(encoding="utf-8") == "second"
+    assert git(tmp_path, "--git-dir=origin.git", "rev-list", "--count", "hub-edition") == "1"
+
+
+def test_without_a_hubs_edition_ci_goes_on(clone):
+    fetch = next(step for name, step in steps("ci.yml").items() if name.startswith("Fetch"))
+    run(fetch, clone)
+    assert not (clone / "build" / "hub").exists()
+
+
+def test_the_steps_for_the_hub_are_commands_that_there_are():
+    commands = [step["run"] for step in steps("hub.yml").values()]
+    assert commands[:4] == [
+        "make .venv/installed",
+        ".venv/bin/python -m vit_helpers prefetch",
+        "VIT_NETWORK=1 .venv/bin/python -m pytest -q -m network tests",
+        ".venv/bin/python -m course run $NOTEBOOKS --to build/hub",
+    ]
+    assert workflow("hub.yml")["env"]["VIT_SOURCE"] == "hub"
+
+
+GH = """#!/bin/sh
+echo "$@" >> "$LOG"
+[ "$2" != list ] || cat "$OPEN"
+"""
+
+
+@pytest.mark.parametrize(("is_open", "opens"), [("", True), ("7\n", False)])
+def test_one_issue_is_opened_when_the_newest_libraries_break_something(tmp_path, is_open, opens):
+    step = steps("newest.yml")["Open an issue when something broke"]
+    assert step["if"] == "failure()"
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "gh").write_text(GH, encoding="utf-8")
+    (tools / "gh").chmod(0o755)
+    (tmp_path / "open").write_text(is_open, encoding="utf-8")
+    (tmp_path / "versions.txt").write_text("torch==99\n", encoding="utf-8")
+    variables = {
+        "PATH": os.pathsep.join([str(tools), os.environ["PATH"]]),
+        "LOG": str(tmp_path / "log"),
+        "OPEN": str(tmp_path / "open"),
+        "RUN": "https://example.org/7",
+    }
+    run(step, tmp_path, **variables)
+    asked = (tmp_path / "log").read_text(encoding="utf-8")
+    assert ("issue create" in asked) == opens
+    if opens:
+        body = (tmp_path / "issue.md").read_text(encoding="utf-8")
+        assert "https://example.org/7" in body and "torch==99" in body
