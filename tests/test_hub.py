@@ -761,18 +761,6 @@ def test_doctor_names_what_is_missing_too_old_or_broken(hub, capsys, monkeypatch
     assert "torch>=2.7 is needed, there is 1.0" in page
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_doctor_on_a_gpu(monkeypatch, native):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (14 * 2**30, 15 * 2**30))
-    line = doctor.device()
-    assert line.state == "ok"
-    assert "Tesla T4, 14.0 of 15.0 GiB free" in line.text
-    assert ("no bf16 in hardware" in line.text) != native
-
-
 # --- for the day there is a network --------------------------------------------------------------
 
 

@@ -4,16 +4,21 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 import textwrap
+import urllib.request
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .. import cache, offline_kit, resources, runtime
 from ..errors import CourseError
 
 OLDEST_PYTHON = (3, 10)
 MEMORY_GIB = 4.0  # the largest notebook in the quick profile, and room for the rest
+CONTROL_GROUPS = Path("/sys/fs/cgroup")  # Linux: what a container may use
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 MARKS = {"ok": "ok  ", "note": "note", "fail": "FAIL"}
 
 
@@ -31,11 +36,12 @@ def examine() -> list[Line]:
     """Look at everything, from Python up to whether a notebook could run now."""
     lines = [python(), *libraries()]
     if all(line.state != "fail" for line in lines):
-        lines += [device(), processor()]
-    lines += [memory(), widgets()]
+        lines += [device(), *processor()]
+    lines += [memory(), widgets(), *writing()]
     hub, kit, places, room = hub_line(), kit_line(), cache_lines(), disk()
     missing = [line for line in places if line.state != "ok"]
-    return [*lines, room, hub, *places, kit, verdict(hub, kit, missing, room)]
+    lines += [room, *way_out(hub), hub, *places, kit]
+    return [*lines, verdict(hub, kit, missing, room)]
 
 
 def run() -> int:
@@ -71,7 +77,10 @@ def python() -> Line:
         )
     wanted = ".".join(map(str, OLDEST_PYTHON))
     return Line(
-        "fail", "Python", platform.python_version(), f"install Python {wanted} or newer, then make"
+        "fail",
+        "Python",
+        platform.python_version(),
+        f"install Python {wanted} or newer, then the course again",
     )
 
 
@@ -82,7 +91,8 @@ def libraries() -> list[Line]:
     try:
         wanted = [Requirement(text) for text in metadata.requires("vit-helpers") or []]
     except metadata.PackageNotFoundError:
-        return [Line("fail", "libraries", "the course is not installed", "pip install -e .")]
+        fix = "pip install -e . in the folder of the course"
+        return [Line("fail", "libraries", "the course is not installed", fix)]
     bad = []
     for requirement in wanted:
         if requirement.marker:  # an extra, which no notebook needs
@@ -95,7 +105,8 @@ def libraries() -> list[Line]:
         if not requirement.specifier.contains(version, prereleases=True):
             bad.append(f"{requirement} is needed, there is {version}")
     if bad:
-        return [Line("fail", "libraries", "; ".join(bad), "pip install -e .")]
+        fix = "pip install -r requirements.txt in the folder of the course"
+        return [Line("fail", "libraries", "; ".join(bad), fix)]
     names = ("torch", "torchvision", "transformers", "datasets")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
     try:
@@ -104,50 +115,125 @@ def libraries() -> list[Line]:
     except (ImportError, OSError, RuntimeError) as error:
         # Such as two builds that do not fit together, or a library of CUDA that is not there.
         return [
-            Line("fail", "libraries", str(error).splitlines()[0], "reinstall torch, torchvision")
+            Line(
+                "fail",
+                "libraries",
+                str(error).splitlines()[0],
+                "install torch and torchvision again, in one command and from one source",
+            )
         ]
     return [Line("ok", "libraries", versions)]
 
 
 def device() -> Line:
-    """Which device the notebooks would use, its memory, and whether it has bf16."""
+    """Which device the notebooks would use, whether it works, its memory, its number format."""
     import torch
 
     chosen, precision = runtime.choose_device()
     if chosen.type == "cuda":
-        free, total = torch.cuda.mem_get_info()
-        bf16 = "bf16" if precision == torch.bfloat16 else "no bf16 in hardware, so fp16"
-        text = f"{torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
-        if free < 4 * 2**30:
-            return Line("note", "GPU", f"{text}, {bf16}", "end other programs that use the GPU")
-        return Line("ok", "GPU", f"{text}, {bf16}")
+        return _cuda(bf16=precision == torch.bfloat16)
     if chosen.type == "mps":
         return Line("ok", "GPU", "Apple MPS, fp32")
     if shutil.which("nvidia-smi"):
-        fix = "install the CUDA build of torch (https://pytorch.org), or update the driver"
+        if torch.version.cuda:
+            fix = f"update the driver: this torch is built for CUDA {torch.version.cuda}"
+        else:
+            fix = "install the CUDA build of torch, see https://pytorch.org/get-started"
         return Line("note", "GPU", f"torch {torch.__version__} cannot use the NVIDIA card", fix)
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        fix = "update macOS and torch: MPS needs macOS 14 or newer"
+        return Line("note", "GPU", "Apple's GPU cannot be used by this torch", fix)
     fix = "nothing for VIT_PROFILE=quick; VIT_PROFILE=full wants a GPU (on Colab: Runtime, T4)"
     return Line("note", "GPU", "none, the notebooks use the CPU", fix)
 
 
-def processor() -> Line:
-    """The CPU: how many threads torch uses, and whether it has bf16."""
+def _cuda(bf16: bool) -> Line:
     import torch
 
-    has = runtime.cpu_has_bf16()
-    bf16 = "with bf16" if has else "without bf16 (that row of notebook 5 is left out)"
-    return Line("ok", "CPU", f"{torch.get_num_threads()} of {os.cpu_count()} threads, {bf16}")
+    name = torch.cuda.get_device_name()
+    try:  # a card that this build has no programs for says so only when it computes
+        float(torch.ones(2, device="cuda").sum())
+    except RuntimeError as error:
+        fix = "install a build of torch for this card, see https://pytorch.org/get-started"
+        return Line("fail", "GPU", f"{name} does not compute: {str(error).splitlines()[0]}", fix)
+    free, total = torch.cuda.mem_get_info()
+    format_ = "bf16" if bf16 else "no bf16 in hardware, so fp16"
+    text = f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, {format_}"
+    if free < 4 * 2**30:
+        return Line("note", "GPU", text, "end other programs that use the GPU")
+    return Line("ok", "GPU", text)
+
+
+# What a CPU may have for 16 bits and for 8, by the names that torch gives them.
+BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 bf16", "bf16": "bf16"}
+INT8 = {
+    "amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI",
+    "avx_vnni_int8": "AVX VNNI int8", "i8mm": "matrix products", "dot": "dot products",
+}  # fmt: skip
+
+
+def processor() -> list[Line]:
+    """The CPU: its cores, and what it has in hardware for bf16 and int8."""
+    import torch
+
+    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    threads, cores = torch.get_num_threads(), usable_cores()
+    text = f"{able.get('cpu_name') or platform.machine()}, {threads} threads on {cores:g} cores"
+    fix = ""
+    if threads > max(1, cores):
+        fix = f"set OMP_NUM_THREADS={max(1, int(cores))}: more threads than cores slow each other"
+    elif "OMP_NUM_THREADS" in os.environ and threads < int(cores):
+        fix = "unset OMP_NUM_THREADS to use all cores"
+    lines = [Line("note" if fix else "ok", "CPU", text, fix)]
+    if not able:
+        fix = "nothing, or a newer torch, which can tell"
+        return [*lines, Line("note", "bf16, int8", "this torch cannot tell what the CPU has", fix)]
+    parts, lacking = [], []
+    for what, names in (("bf16", BF16), ("int8", INT8)):
+        found = [words for name, words in names.items() if able.get(name)]
+        parts.append(f"{what}: {' and '.join(found) or 'not in hardware'}")
+        lacking += [] if found else [what]
+    fix = f"nothing: in notebook 05, {' and '.join(lacking)} will gain little here"
+    state = "note" if lacking else "ok"
+    return [*lines, Line(state, "bf16, int8", "; ".join(parts), fix if lacking else "")]
+
+
+def usable_cores() -> float:
+    """How many cores this process may use: in a container or a batch job, not all."""
+    try:
+        count = float(len(os.sched_getaffinity(0)))
+    except AttributeError:  # not on macOS and Windows
+        count = float(os.cpu_count() or 1)
+    quota, period = [*_of_the_container("cpu.max").split(), "", ""][:2]
+    return min(count, int(quota) / int(period)) if quota.isdigit() and period.isdigit() else count
 
 
 def memory() -> Line:
-    """Is enough memory free for the largest notebook?"""
+    """Is enough memory free for the largest notebook? A container may have a limit."""
     import psutil
 
-    free, total = (getattr(psutil.virtual_memory(), k) / 2**30 for k in ("available", "total"))
-    text = f"{free:.1f} of {total:.1f} GiB free"
-    if free >= MEMORY_GIB:
+    machine = psutil.virtual_memory()
+    free, total = machine.available, machine.total
+    limit = _of_the_container("memory.max") or _of_the_container("memory/memory.limit_in_bytes")
+    used = _of_the_container("memory.current") or _of_the_container("memory/memory.usage_in_bytes")
+    where = ""
+    if limit.isdigit() and int(limit) < total:
+        total = int(limit)
+        free = min(free, total - int(used or 0))
+        where = " (the limit of this container)"
+    text = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free{where}"
+    if free >= MEMORY_GIB * 2**30:
         return Line("ok", "memory", text)
-    return Line("note", "memory", text, f"close other programs: {MEMORY_GIB:.0f} GiB are wanted")
+    more = "give the container more" if where else "close other programs"
+    return Line("note", "memory", text, f"{more}: {MEMORY_GIB:.0f} GiB are wanted")
+
+
+def _of_the_container(name: str) -> str:
+    """A file of Linux's control groups, version 2 or 1; empty where there is none."""
+    try:
+        return (CONTROL_GROUPS / name).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def widgets() -> Line:
@@ -172,12 +258,56 @@ def widgets() -> Line:
     return Line("note", "widgets", f"ipywidgets {version}, but nothing here to show them in", fix)
 
 
+def writing() -> list[Line]:
+    """May this user write where the course does: downloads, temporary files, results?"""
+    places = {
+        "downloads": (cache.places()[0], "set VIT_CACHE to a folder of yours"),
+        "temporary": (Path(tempfile.gettempdir()), "set TMPDIR to a folder of yours"),
+        "here": (Path.cwd(), "start in a folder of yours, or copy the course there"),
+    }
+    lines = []
+    for what, (folder, fix) in places.items():
+        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            text = f"{what}: {there} cannot be written ({error.strerror})"
+            lines.append(Line("note", "writing", text, fix))
+    good = f"{', '.join(places)}: all can be written"
+    return lines or [Line("ok", "writing", good)]
+
+
+def way_out(hub: Line) -> list[Line]:
+    """The proxy and the certificates on the way to the Hub, where something is set or wrong."""
+    lines = []
+    proxy = urllib.request.getproxies().get("https", "")
+    if proxy:
+        at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        text = f"{at.hostname}:{at.port}" if at.port else f"{at.hostname}"  # never its password
+        fix = "ask for the right HTTPS_PROXY, or unset it" if hub.state != "ok" else ""
+        lines.append(Line("note" if fix else "ok", "proxy", text, fix))
+    elif hub.state != "ok":
+        fix = "nothing, or set HTTPS_PROXY=http://HOST:PORT where this network wants a proxy"
+        lines.append(Line("note", "proxy", "none is set", fix))
+    named = [(v, os.environ[v]) for v in CERTIFICATES if os.environ.get(v)]
+    for variable, path in named:
+        if not Path(path).exists():
+            fix = f"unset {variable}, or set it to the file with your organisation's certificate"
+            lines.append(Line("note", "certificates", f"{variable}: there is no {path}", fix))
+    if "secure connection" in hub.text:
+        fix = (
+            "see that the clock is right; where the network checks traffic itself, set "
+            "REQUESTS_CA_BUNDLE to the file with your organisation's certificate"
+        )
+        lines.append(Line("note", "certificates", "the Hub's is not trusted here", fix))
+    return lines
+
+
 def hub_line() -> Line:
     """Does the Hub answer within three seconds?"""
     if reason := cache.hub_answers():
-        fix = (
-            "nothing if all resources below are here or the kit is enough; else see to the network"
-        )
+        fix = "nothing if all resources below are here or the kit is enough; else the lines above"
         return Line("note", "Hub", reason, fix)
     return Line("ok", "Hub", "answers")
 
@@ -213,7 +343,8 @@ def kit_line() -> Line:
         for name in offline_kit.checksums(resources.KIT):
             offline_kit.verify(name, resources.KIT)
     except CourseError as error:
-        return Line("note", "kit", str(error))
+        fix = "fetch the repository again (git checkout vit_helpers/offline_kit in a clone)"
+        return Line("note", "kit", str(error), fix)
     return Line("ok", "kit", f"whole, in {Path(resources.KIT)}")
 
 
