@@ -192,14 +192,14 @@ def wake_explorer(notebook) -> None:
 
 def explorer_of_the_course():
     """The explorer as the cell `explorer-code` of notebook 03 makes it: an `AttentionExplorer`."""
-    from vit_helpers import attention, data, models, runtime
+    from vit_helpers import attention, images, models, runtime
     from vit_helpers.widgets import explorer
 
     with contextlib.redirect_stdout(None):
-        runtime.setup("classifier", "photo")
+        runtime.start("classifier", "photo")
     model, processor = models.load_classifier(attn_implementation="eager")
-    photo = data.load_image()
-    pixels = attention.pixels(model, processor, photo)
+    photo = images.load_image()
+    pixels = images.to_pixels(photo, processor).to(model.device)
     attn = attention.maps(model, pixels).cpu()
     followed = {"rollout": attention.rollout(attn)[0]}
     top = models.logits_of(model, processor, photo)[0].topk(2).indices.tolist()

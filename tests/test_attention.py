@@ -2,12 +2,10 @@
 
 import math
 
-import datasets
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from transformers import (
     BeitConfig,
     BeitForImageClassification,
@@ -21,7 +19,6 @@ from transformers import (
     DINOv3ViTModel,
     ViTConfig,
     ViTForImageClassification,
-    ViTImageProcessor,
     ViTModel,
     ViTMSNConfig,
     ViTMSNForImageClassification,
@@ -91,7 +88,6 @@ shapes = st.tuples(
     st.integers(1, 2), st.integers(1, 3), st.integers(1, 3), st.integers(2, 7), st.integers(0, 999)
 )
 fusions = st.sampled_from(attention.HEAD_FUSIONS)
-ratios = st.floats(0, 0.95)
 
 
 def test_maps_have_one_matrix_a_layer_picture_and_head_and_rows_sum_to_one(attn):
@@ -163,25 +159,6 @@ def test_to_grid_refuses_too_few_tokens():
         attention.to_grid(torch.zeros(10), (4, 3))
 
 
-def test_cls_map_reads_the_row_of_the_cls_token(attn):
-    one = attention.cls_map(attn, (6, 4), layer=-1, head=2, picture=1)
-    assert torch.equal(one.flatten(), attn[1, 2, 2, 0, 1:])
-
-
-@pytest.mark.parametrize(
-    ("wrong", "sentence"),
-    [
-        ({"layer": 3, "head": 0}, "There is no layer 3: this model has 3, numbered 0 to 2."),
-        ({"layer": 0, "head": 4}, "There is no head 4: this model has 4, numbered 0 to 3."),
-        ({"layer": 0, "head": 0, "picture": 2}, "There is no picture 2"),
-        ({"layer": 0.5, "head": 0}, "layer is 0.5, but it must be a whole number"),
-    ],
-)
-def test_what_does_not_exist_is_named_with_its_range(attn, wrong, sentence):
-    with pytest.raises(CourseError, match=sentence):
-        attention.cls_map(attn, (6, 4), **wrong)
-
-
 def test_upsample_covers_the_whole_picture():
     corner = torch.zeros(14, 14)
     corner[13, 13] = 1.0
@@ -192,69 +169,32 @@ def test_upsample_covers_the_whole_picture():
     assert attention.upsample(torch.rand(2, 5, 3, 4), (9, 8)).shape == (2, 5, 9, 8)
 
 
-@given(shapes, st.integers(1, 4))
+@given(shapes, fusions)
 @settings(max_examples=25, deadline=None)
-def test_mean_attention_distance_equals_a_plain_loop(shape, columns):
-    pictures, layers, heads, _, seed = shape
-    rows, special, patch = 3, 1 + seed % 2, 16
-    tokens = special + rows * columns
-    attn = random_attention(pictures, layers, heads, tokens, seed)
-    result = attention.mean_attention_distance(attn, (rows, columns), patch)
-    for layer in range(layers):
-        for head in range(heads):
-            far = []
-            for picture in range(pictures):
-                for i in range(rows * columns):
-                    weights = attn[picture, layer, head, special + i, special:].tolist()
-                    distance = [
-                        patch * math.hypot(i // columns - j // columns, i % columns - j % columns)
-                        for j in range(rows * columns)
-                    ]
-                    weighted = sum(w * d for w, d in zip(weights, distance, strict=True))
-                    far.append(weighted / sum(weights))
-            assert float(result[layer, head]) == pytest.approx(sum(far) / len(far), abs=1e-4)
-
-
-def test_mean_attention_distance_knows_the_simple_cases():
-    itself = torch.eye(5).expand(1, 1, 1, 5, 5)
-    assert attention.mean_attention_distance(itself, (2, 2), 16).item() == 0
-    # Everyone looks at [CLS] alone: there is no patch to have a distance to.
-    only_cls = torch.zeros(1, 1, 1, 5, 5)
-    only_cls[..., 0] = 1
-    assert attention.mean_attention_distance(only_cls, (2, 2), 16).item() == 0
-
-
-def test_entropy_is_in_bits():
-    rows = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25]])
-    assert attention.entropy(rows).tolist() == pytest.approx([0, 1, 2])
-
-
-@given(shapes, fusions, ratios)
-@settings(max_examples=25, deadline=None)
-def test_rows_of_rollout_sum_to_one(shape, fusion, ratio):
-    result = attention.rollout(random_attention(*shape), fusion, ratio)
+def test_rows_of_rollout_sum_to_one(shape, fusion):
+    result = attention.rollout(random_attention(*shape), fusion)
     assert result.shape == (shape[0], shape[3], shape[3])
     assert (result >= 0).all()
     torch.testing.assert_close(result.sum(dim=-1), torch.ones_like(result[..., 0]))
 
 
-@given(shapes, fusions, ratios, st.randoms())
+@given(shapes, fusions, st.randoms())
 @settings(max_examples=25, deadline=None)
-def test_permuting_tokens_permutes_rollout(shape, fusion, ratio, random):
+def test_permuting_tokens_permutes_rollout(shape, fusion, random):
     attn = random_attention(*shape)
     order = list(range(shape[3]))
     random.shuffle(order)
-    permuted = attention.rollout(attn[..., order, :][..., order], fusion, ratio)
-    expected = attention.rollout(attn, fusion, ratio)[:, order][:, :, order]
+    permuted = attention.rollout(attn[..., order, :][..., order], fusion)
+    expected = attention.rollout(attn, fusion)[:, order][:, :, order]
     torch.testing.assert_close(permuted, expected)
 
 
-@given(shapes, fusions, ratios)
+@given(shapes, fusions)
 @settings(max_examples=25, deadline=None)
-def test_rollout_equals_a_plain_loop(shape, fusion, ratio):
+def test_rollout_equals_a_plain_loop(shape, fusion):
     pictures, layers, heads, tokens, _ = shape
     attn = random_attention(*shape)
-    result = attention.rollout(attn, fusion, ratio)
+    result = attention.rollout(attn, fusion)
     combine = {"mean": lambda x: sum(x) / len(x), "min": min, "max": max}[fusion]
     everyone = range(tokens)
     for b in range(pictures):
@@ -262,9 +202,6 @@ def test_rollout_equals_a_plain_loop(shape, fusion, ratio):
         for layer in attn[b].tolist():
             a = [[combine([layer[h][i][j] for h in range(heads)]) for j in everyone]
                  for i in everyone]  # fmt: skip
-            order = sorted((a[i][j], i, j) for i in everyone for j in everyone)
-            for _, i, j in order[: int(ratio * tokens * tokens)]:
-                a[i][j] = 0.0
             a = [[0.5 * a[i][j] + 0.5 * (i == j) for j in everyone] for i in everyone]
             a = [[w / sum(row) for w in row] for row in a]
             rolled = [
@@ -303,12 +240,6 @@ def test_rollout_equals_a_published_package(fusion):
     torch.testing.assert_close(attention.rollout(attn, fusion), theirs, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("ratio", [-0.1, 1, 2.5])
-def test_rollout_refuses_a_ratio_that_leaves_nothing(attn, ratio):
-    with pytest.raises(CourseError, match=f"discard_ratio is {ratio}"):
-        attention.rollout(attn, discard_ratio=ratio)
-
-
 def test_rollout_refuses_an_unknown_fusion(attn):
     with pytest.raises(CourseError, match="'median'.*'mean', 'min', 'max'"):
         attention.rollout(attn, head_fusion="median")
@@ -327,14 +258,9 @@ def test_every_method_works_with_any_special_tokens_and_any_size(family, size):
     tokens = special + grid[0] * grid[1]
     attn = attention.maps(model, pixels)
     assert attn.shape == (2, 3, 4, tokens, tokens)
-    assert attention.token_map(attn, grid).shape == (2, *grid)
-    assert attention.mean_attention_distance(attn, grid, 8).shape == (3, 4)
+    assert attention.to_grid(attn, grid).shape == (2, 3, 4, tokens, *grid)
     assert attention.rollout(attn).shape == (2, tokens, tokens)
     assert attention.relevance(model, pixels).shape == (2, tokens, tokens)
-    assert attention.legrad(model, pixels).shape == (2, tokens)
-    norms = attention.token_norms(model, pixels)
-    assert norms.shape == (2, 4, tokens)
-    assert attention.outliers(norms, grid).shape == (2, 4, *grid)
 
 
 def test_a_model_with_rotary_positions_and_without_classes():
@@ -351,7 +277,6 @@ def test_a_model_with_rotary_positions_and_without_classes():
     attn = attention.maps(model, torch.randn(2, 3, 40, 64))
     assert attn.shape == (2, 3, 4, 3 + 5 * 8, 3 + 5 * 8)
     assert attention.rollout(attn).shape == (2, 43, 43)
-    assert attention.token_norms(model, torch.randn(1, 3, 40, 64)).shape == (1, 4, 43)
     with pytest.raises(CourseError, match="DINOv3ViTModel has no classes"):
         attention.relevance(model, torch.randn(1, 3, 40, 64))
 
@@ -363,22 +288,8 @@ def test_a_rest_that_makes_no_whole_patch_is_ignored():
     assert attention.maps(model, pixels).shape[-1] == 1 + 5 * 4
 
 
-def test_pictures_of_any_mode_and_size_become_what_the_model_takes(model):
-    processor = ViTImageProcessor(size={"height": 48, "width": 32})
-    pictures = [Image.new("RGBA", (300, 9), (255, 0, 0, 0)), Image.new("L", (8, 500), 255)]
-    pixels = attention.pixels(model, processor, pictures)
-    assert pixels.shape == (2, 3, 48, 32)
-    torch.testing.assert_close(pixels[0], pixels[1])  # transparent is white
-    assert attention.pixels(model, processor, pictures[0]).shape == (1, 3, 48, 32)
-    column = datasets.Dataset.from_dict({"image": pictures}).cast_column("image", datasets.Image())
-    torch.testing.assert_close(attention.pixels(model, processor, column["image"]), pixels)
-    assert attention.maps(model, pixels).shape[0] == 2
-
-
 def test_pictures_smaller_than_a_patch_are_refused(model):
-    with pytest.raises(CourseError, match="7 x 20 pixels, less than one patch of 8 x 8"):
-        attention.pixels(model, ViTImageProcessor(), Image.new("RGB", (7, 20)))
-    for ask in (attention.maps, attention.relevance, attention.legrad, attention.token_norms):
+    for ask in (attention.maps, attention.relevance):
         with pytest.raises(CourseError, match="20 x 7 pixels are smaller than one patch of 8 x 8"):
             ask(model, torch.zeros(1, 3, 7, 20))
 
@@ -389,28 +300,8 @@ def test_another_size_needs_square_positions(model):
 
 
 def test_pixels_with_an_alpha_channel_are_refused(model):
-    with pytest.raises(CourseError, match="4 channels, but this model takes 3.*attention.pixels"):
+    with pytest.raises(CourseError, match="4 channels, but this model takes 3.*images.to_pixels"):
         attention.maps(model, torch.zeros(1, 4, 48, 32))
-
-
-# --- means over heads and layers ------------------------------------------------------------------
-
-
-def test_token_map_takes_one_or_the_mean(attn):
-    grid = (6, 4)
-    one = attention.token_map(attn, grid, layer=-1, head=2, token=5)
-    assert torch.equal(one.flatten(1), attn[:, 2, 2, 5, 1:])
-    heads = attention.token_map(attn, grid, layer=0)
-    torch.testing.assert_close(heads.flatten(1), attn[:, 0, :, 0, 1:].mean(1))
-    layers = attention.token_map(attn, grid, head=3)
-    torch.testing.assert_close(layers.flatten(1), attn[:, :, 3, 0, 1:].mean(1))
-    both = attention.token_map(attn, grid)
-    torch.testing.assert_close(both.flatten(1), attn[:, :, :, 0, 1:].mean((1, 2)))
-
-
-def test_a_token_that_does_not_exist_is_named_with_its_range(attn):
-    with pytest.raises(CourseError, match="no token 25: this model has 25, numbered 0 to 24"):
-        attention.token_map(attn, (6, 4), token=25)
 
 
 # --- relevance ------------------------------------------------------------------------------------
@@ -445,94 +336,59 @@ def test_relevance_equals_a_plain_loop(family):
         torch.testing.assert_close(result[i], expected, atol=1e-5, rtol=1e-5)
 
 
-def with_hidden_states(model, pixels):
-    """The model's output, and its tokens before the first block and after each.
-
-    In transformers 4.57 the last of `output_hidden_states` has gone through the layer norm.
-    """
-    states = []
-
-    def keep(block, inputs, output):
-        states.append(output[0] if isinstance(output, tuple) else output)
-
-    hooks = [block.register_forward_hook(keep) for block in models.blocks(model)]
-    output = model(pixel_values=pixels, output_attentions=True)
-    for hook in hooks:
-        hook.remove()
-    return output, [model.vit.embeddings(pixels), *states]
-
-
-def legrad_by_hand(model, pixels, label):
-    """Bousselham et al. 2024, section 3, for one picture: a model cut short after each layer."""
-    vit, total = model.vit, 0
-    for depth in range(1, model.config.num_hidden_layers + 1):
-        output, states = with_hidden_states(model, pixels[None])
-        score = model.classifier(vit.layernorm(states[depth])[:, 0])[0, label]
-        (gradient,) = torch.autograd.grad(score, output.attentions[depth - 1])
-        total = total + gradient[0].clamp_min(0).mean(dim=(0, 1))
-    return total / model.config.num_hidden_layers
-
-
-def test_legrad_equals_models_cut_short_after_each_layer(model, pixels):
-    result = attention.legrad(model, pixels, classes=torch.tensor([0, 4]))
-    for i, label in enumerate([0, 4]):
-        expected = legrad_by_hand(model, pixels[i], label)
-        torch.testing.assert_close(result[i], expected, atol=1e-5, rtol=1e-5)
-
-
-METHODS = [attention.relevance, attention.legrad]
-
-
-@pytest.mark.parametrize("method", METHODS)
 class TestOfAClass:
-    def test_without_a_class_the_answer_of_the_model_is_asked_for(self, method, model, pixels):
+    def test_without_a_class_the_answer_of_the_model_is_asked_for(self, model, pixels):
         answers = model(pixels).logits.argmax(dim=-1)
-        torch.testing.assert_close(method(model, pixels), method(model, pixels, answers))
+        torch.testing.assert_close(
+            attention.relevance(model, pixels), attention.relevance(model, pixels, answers)
+        )
 
-    def test_a_batch_gives_what_each_picture_gives_alone(self, method, model, pixels):
-        together = method(model, pixels, [1, 2])
+    def test_a_batch_gives_what_each_picture_gives_alone(self, model, pixels):
+        together = attention.relevance(model, pixels, [1, 2])
         for i, label in enumerate([1, 2]):
-            alone = method(model, pixels[i : i + 1], label)
+            alone = attention.relevance(model, pixels[i : i + 1], label)
             torch.testing.assert_close(together[i], alone[0], atol=1e-6, rtol=1e-4)
 
-    def test_it_depends_on_the_class(self, method, model, pixels):
-        assert not torch.allclose(method(model, pixels, 0), method(model, pixels, 1), atol=1e-3)
+    def test_it_depends_on_the_class(self, model, pixels):
+        assert not torch.allclose(
+            attention.relevance(model, pixels, 0), attention.relevance(model, pixels, 1), atol=1e-3
+        )
 
-    def test_nothing_is_below_zero_and_no_gradient_is_left(self, method, model, pixels):
-        result = method(model, pixels)
+    def test_nothing_is_below_zero_and_no_gradient_is_left(self, model, pixels):
+        result = attention.relevance(model, pixels)
         assert (result >= 0).all()
         assert not result.requires_grad
         assert all(p.grad is None for p in model.parameters())
 
-    def test_a_frozen_model_and_no_grad_change_nothing(self, method, pixels):
+    def test_a_frozen_model_and_no_grad_change_nothing(self, pixels):
         frozen = tiny().requires_grad_(False)
         with torch.no_grad():
-            result = method(frozen, pixels, 2)
-        torch.testing.assert_close(result, method(tiny(), pixels, 2))
+            result = attention.relevance(frozen, pixels, 2)
+        torch.testing.assert_close(result, attention.relevance(tiny(), pixels, 2))
 
-    def test_the_model_answers_as_before(self, method, model, pixels):
+    def test_the_model_answers_as_before(self, model, pixels):
         before = model(pixels).logits
-        method(model, pixels)
+        attention.relevance(model, pixels)
         assert torch.equal(model(pixels).logits, before)
 
     @pytest.mark.parametrize("wrong", [5, [0, 5], torch.tensor([5, 0])])
-    def test_a_class_out_of_range_is_named_with_its_range(self, method, model, pixels, wrong):
+    def test_a_class_out_of_range_is_named_with_its_range(self, model, pixels, wrong):
         with pytest.raises(CourseError, match="no class 5: this model has 5, numbered 0 to 4"):
-            method(model, pixels, wrong)
+            attention.relevance(model, pixels, wrong)
         assert torch.isfinite(model(pixels).logits).all()
         assert model(pixels).logits.shape == (2, 5)  # no hook is left behind
 
-    def test_as_many_classes_as_pictures(self, method, model, pixels):
+    def test_as_many_classes_as_pictures(self, model, pixels):
         with pytest.raises(CourseError, match="3 classes for 2 pictures"):
-            method(model, pixels, [0, 1, 2])
+            attention.relevance(model, pixels, [0, 1, 2])
 
-    def test_a_body_without_classes_is_refused(self, method, model, pixels):
+    def test_a_body_without_classes_is_refused(self, model, pixels):
         with pytest.raises(CourseError, match="ViTModel has no classes"):
-            method(ViTModel(model.config).eval(), pixels)
+            attention.relevance(ViTModel(model.config).eval(), pixels)
 
-    def test_fused_attention_is_refused(self, method, pixels):
+    def test_fused_attention_is_refused(self, pixels):
         with pytest.raises(CourseError, match='attn_implementation="eager"'):
-            method(tiny("sdpa"), pixels)
+            attention.relevance(tiny("sdpa"), pixels)
 
 
 @pytest.fixture(scope="module")
@@ -545,7 +401,7 @@ def nowhere():
 
 @given(
     order=st.permutations(range(24)),
-    method=st.sampled_from(["maps", "rollout", "relevance", "legrad"]),
+    method=st.sampled_from(["maps", "rollout", "relevance"]),
 )
 @settings(max_examples=20, deadline=None)
 def test_permuting_patches_permutes_every_map(nowhere, order, method):
@@ -556,45 +412,8 @@ def test_permuting_patches_permutes_every_map(nowhere, order, method):
     moved = moved.reshape(1, 3, 48, 32)
     ask = {
         "maps": lambda p: attention.maps(model, p)[:, 1, 2],
-        "rollout": lambda p: attention.rollout(attention.maps(model, p), "max", 0.3),
+        "rollout": lambda p: attention.rollout(attention.maps(model, p), "max"),
         "relevance": lambda p: attention.relevance(model, p, 1),
-        "legrad": lambda p: attention.legrad(model, p, 1)[:, None],
     }[method]
     before, after = ask(pixels)[0, 0, 1:], ask(moved)[0, 0, 1:]
     torch.testing.assert_close(after, before[list(order)], atol=1e-5, rtol=1e-3)
-
-
-# --- sinks ----------------------------------------------------------------------------------------
-
-
-def test_token_norms_are_those_of_the_hidden_states(model, pixels):
-    _, expected = with_hidden_states(model, pixels)
-    norms = attention.token_norms(model, pixels)
-    torch.testing.assert_close(norms, torch.stack([h.norm(dim=-1) for h in expected], dim=1))
-    # Norms need no maps: a fused model gives them too.
-    torch.testing.assert_close(attention.token_norms(tiny("sdpa"), pixels), norms)
-
-
-def test_outliers_are_patches_far_above_the_median():
-    norms = torch.ones(2, 1 + 6)
-    norms[0, 0] = 100.0  # [CLS] is no patch
-    norms[1, 4] = 3.5
-    found = attention.outliers(norms, (2, 3))
-    assert found.nonzero().tolist() == [[1, 1, 0]]
-    assert not attention.outliers(norms, (2, 3), factor=4).any()
-
-
-def test_what_tokens_receive_sums_to_one_and_sinks_get_most_of_it(attn):
-    torch.testing.assert_close(attention.received(attn).sum(-1), torch.ones(2, 3))
-    to_one = torch.full((1, 1, 1, 10, 10), 0.4 / 9)
-    to_one[..., 7] = 0.6
-    assert attention.sinks(to_one).nonzero().tolist() == [[0, 0, 7]]
-    assert not attention.sinks(to_one, factor=6.5).any()
-
-
-def test_a_map_without_some_patches_keeps_the_weight_of_the_others():
-    grid_map = torch.tensor([[0.5, 0.2], [0.1, 0.1]])
-    hidden = torch.tensor([[True, False], [False, False]])
-    assert attention.without(grid_map, hidden).flatten().tolist() == pytest.approx(
-        [0, 0.2, 0.1, 0.1]
-    )

@@ -51,7 +51,6 @@ np.save("attn.npy", attn.numpy())
 extra = {"rollout": rollout, "a map from [CLS] only": rollout[0]}
 explorer.explore(photo, attn, grid, extra)
 """,
-    "widgets.map_form(photo, attn, grid)",
     "show_source(attention.fuse_heads)",
 )
 

@@ -25,7 +25,6 @@ _MODULES = (
     "mirror",
     "models",
     "offline_kit",
-    "pixels",
     "plots",
     "resources",
     "runtime",
