@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from vit_helpers import data, efficiency, frozen, models, runtime, training
+from vit_helpers import data, efficiency, models, runtime, training
 from vit_helpers.errors import one_of
 
 from .machine import machine
 from .widening import widen
 
 OLD = "old tutorial"
-CACHED_EPOCHS = 5  # cached output is computed once and serves so many epochs
+CACHED_EPOCHS = 5  # cached features are computed once and serve so many epochs
 FROZEN_SHARE = 2 / 3  # of the blocks: 8 of 12
 GRADIENTS = 2  # a backward pass costs about two forward passes
 
@@ -121,15 +121,15 @@ def old_tutorial(track: Track) -> Lap:
         for part, transform in ((track.train, moving), (track.val, still))
     )
     model, device = track.network(), track.rt.device
-    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
     model.train()
     began = time.perf_counter()
     for rows in train:
         logits = model(pixel_values=rows["pixels"].to(device)).logits
         loss = cross_entropy(logits, rows["label"].to(device))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     runtime.synchronise(device)
     learning = time.perf_counter() - began
     model.eval()
@@ -187,59 +187,35 @@ def hf_trainer(track: Track) -> Lap:
     return Lap(len(track.train), 1, seconds, seconds)
 
 
-def _fit(track: Track, model, train_set, val_set, epochs: int = 1, **more) -> Lap:
-    train = data.loader(train_set, track.request.batch, shuffle=True)
-    val = data.loader(val_set, track.request.batch)
+def _fit(track: Track, model) -> Lap:
+    train = data.loader(track.train_set, track.request.batch, shuffle=True)
+    val = data.loader(track.val_set, track.request.batch)
+    optimizer = torch.optim.AdamW(training.parameter_groups(model, 5e-5), fused=True)
     with contextlib.redirect_stdout(None):
-        history = training.fit(model, train, val, epochs=epochs, lr=5e-5, **more)
-    learning = sum(len(train_set) / row["images/s"] for row in history.rows)
-    return Lap(epochs * len(train_set), epochs, learning, sum(r["seconds"] for r in history.rows))
+        history = training.fit(model, train, val, optimizer=optimizer, epochs=1)
+    (row,) = history.rows
+    return Lap(len(track.train), 1, len(track.train) / row["images/s"], row["seconds"])
 
 
 def fit(track: Track) -> Lap:
     """`training.fit`: every weight learns."""
-    return _fit(track, track.network(), track.train_set, track.val_set)
-
-
-def fit_compiled(track: Track) -> Lap:
-    """The same, compiled beforehand; the minute of compiling is not counted."""
-    epochs = 2  # the first one compiles
-    train = data.loader(track.train_set, track.request.batch, shuffle=True)
-    val = data.loader(track.val_set, track.request.batch)
-    with contextlib.redirect_stdout(None):
-        history = training.fit(track.network(), train, val, epochs=epochs, lr=5e-5, compiled=True)
-    last = history.rows[-1]
-    return Lap(len(track.train), 1, len(track.train) / last["images/s"], last["seconds"])
+    return _fit(track, track.network())
 
 
 def fit_frozen(track: Track) -> Lap:
     """`training.fit` with the first two thirds of the blocks frozen."""
-    lap = _fit(track, track.network(track.frozen_blocks), track.train_set, track.val_set)
+    lap = _fit(track, track.network(track.frozen_blocks))
     return replace(lap, passes=1 + GRADIENTS * (1 - FROZEN_SHARE))
-
-
-def fit_cached(track: Track) -> Lap:
-    """The same, their output computed once, then five epochs of the rest without augmentation."""
-    model = track.network(track.frozen_blocks)
-    began = time.perf_counter()
-    batch = track.request.batch
-    train, val = (frozen.remember(model, s, batch) for s in (track.still_set, track.val_set))
-    once = time.perf_counter() - began
-    lap = _fit(track, frozen.Tail(model), train, val, CACHED_EPOCHS)
-    passes = (1 + GRADIENTS) * (1 - FROZEN_SHARE) + FROZEN_SHARE / CACHED_EPOCHS
-    return Lap(lap.pictures, lap.epochs, once + lap.learning, once + lap.whole, passes)
 
 
 def probe(track: Track) -> Lap:
     """A linear probe: one forward pass, then a logistic regression. Counts as five epochs."""
-    model = track.network(len(models.blocks(track.model)))
-    batch = track.request.batch
+    model = track.network()
+    train, val = (data.loader(s, track.request.batch) for s in (track.still_set, track.val_set))
     began = time.perf_counter()
-    train = frozen.remember(model, track.still_set, batch)
-    classifier = training.linear_probe(train.tokens[:, 0], train.labels.numpy())
+    classifier = training.linear_probe(*training.cache_features(model, train))
     learning = time.perf_counter() - began
-    val = frozen.remember(model, track.val_set, batch)
-    classifier.score(val.tokens[:, 0], val.labels.numpy())
+    classifier.score(*training.cache_features(model, val))
     pictures, whole = CACHED_EPOCHS * len(track.train), time.perf_counter() - began
     return Lap(pictures, CACHED_EPOCHS, learning, whole, passes=1 / CACHED_EPOCHS)
 
@@ -248,9 +224,7 @@ LOOPS: dict[str, Callable[[Track], Lap]] = {
     OLD: old_tutorial,
     "HF Trainer": hf_trainer,
     "fit": fit,
-    "fit, compiled": fit_compiled,
     "fit, 8 of 12 frozen": fit_frozen,
-    "fit, frozen cached": fit_cached,
     "linear probe": probe,
 }
 

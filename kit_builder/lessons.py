@@ -26,12 +26,10 @@ INT8 = "ONNX Runtime int8 dynamic"
 FLOWERS = {"validation": 102, "test": 306, "batch": 32}
 FROM_SCRATCH: dict[str, Any] = {
     "epochs": 2,
-    "lr": 5e-4,
-    "weight_decay": 0.01,
     "warmup": 0.1,
     "schedule": "cosine",
-    "keep_patches": 0.5,
 }
+LR, KEEP_PATCHES = 5e-4, 0.5
 
 
 def as_the_course_is_tested() -> None:
@@ -82,7 +80,11 @@ def flowers_from_scratch() -> float:
             pictures, FLOWERS["batch"], shuffle=name == "train", seed=rt.seed
         )
     model = models.from_scratch(data.class_names(flowers["train"]))
-    training.fit(model, loaders["train"], loaders["validation"], **FROM_SCRATCH)
+    optimizer = torch.optim.AdamW(training.parameter_groups(model, LR))
+    with models.patch_dropout(model, KEEP_PATCHES):
+        training.fit(
+            model, loaders["train"], loaders["validation"], optimizer=optimizer, **FROM_SCRATCH
+        )
     return training.evaluate(model, loaders["test"]).accuracy
 
 

@@ -50,14 +50,15 @@ def pictures_of(count, processor):
     return data.PictureSet(part, data.eval_transform(processor))
 
 
-def fitted(count=160, batch=32, **more):
+def fitted(count=160, batch=32):
     """One epoch from the same start. Returns the model and its history."""
     runtime.seed_everything(0)
     pictures = pictures_of(count, models.load_processor())
     model = models.load_with_new_head(data.class_names(data.load_dataset("cifar10")["train"]))
     loader = data.loader(pictures, batch, shuffle=True, seed=0)
-    recipe = {"epochs": 1, "lr": 5e-5, "head_lr": 1e-3} | more
-    return model, training.fit(model, loader, data.loader(pictures, batch), **recipe)
+    optimizer = torch.optim.AdamW(training.parameter_groups(model, 5e-5, 1e-3))
+    val_loader = data.loader(pictures, batch)
+    return model, training.fit(model, loader, val_loader, optimizer=optimizer, epochs=1)
 
 
 # --- the notebooks --------------------------------------------------------------------------------
@@ -105,7 +106,9 @@ def test_fine_tuning_is_faster_in_the_cards_own_format(rt, large, monkeypatch):
         monkeypatch.setattr(runtime, "_current", dataclasses.replace(rt, precision=precision))
         loader = data.loader(pictures, 32, shuffle=True, seed=0)
         # Two epochs: the first one also wakes the card.
-        history = training.fit(large, loader, data.loader(pictures, 32), epochs=2, lr=1e-6)
+        optimizer = torch.optim.AdamW(large.parameters(), lr=1e-6)
+        val_loader = data.loader(pictures, 32)
+        history = training.fit(large, loader, val_loader, optimizer=optimizer, epochs=2)
         return history.rows[-1]["images/s"]
 
     # TF32 is off by default, and half precision goes through the tensor cores.

@@ -16,11 +16,12 @@ import contextlib, os, signal, sys
 from pathlib import Path
 
 import torch
-from test_training import RECIPE, loaders, tiny
+from factories import fitted, tiny
 
-from vit_helpers import runtime, training
+from vit_helpers import runtime
+from vit_helpers.training import loop
 
-PLACES = {"step": (training, "train_step"), "save": (torch, "save")}
+PLACES = {"step": (loop, "clip_grad_norm_"), "save": (torch, "save")}
 
 
 def kill_at(place, call):
@@ -43,7 +44,7 @@ def train(folder, place, call):
     if place in PLACES:
         kill_at(place, int(call))
     model = tiny()
-    training.fit(model, *loaders(), **RECIPE, checkpoint_dir=folder)
+    fitted(model, checkpoint_dir=folder)
     weights = b"".join(v.numpy().tobytes() for v in model.state_dict().values())
     Path(folder, "weights").write_bytes(weights)
 

@@ -52,16 +52,13 @@ def _add_train(train: argparse.ArgumentParser) -> None:
         ("freeze", "how many of the first blocks do not learn"),
         ("pictures", "at most so many training pictures"),
         ("test-pictures", "the same for validation and for test"),
-        ("patience", "stop after so many epochs that were no better"),
     ):
         train.add_argument(f"--{name}", type=int, metavar="N", help=text)
     train.add_argument("--lr", type=float, help="highest learning rate")
     train.add_argument("--head-lr", type=float, help="the same for the new head")
-    train.add_argument("--layer-decay", type=float, default=1.0, help="of the rate, per block")
     train.add_argument("--label-smoothing", type=float, default=0.0)
     train.add_argument("--keep-patches", type=float, default=1.0, help="share of the patches")
     train.add_argument("--no-augment", dest="augment", action="store_false")
-    train.add_argument("--compile", dest="compiled", action="store_true")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from accelerate import Accelerator
+
 from .. import data, models, runtime, training
 from ..errors import CourseError
 
@@ -48,10 +51,7 @@ class Request:
         test_pictures: The same for validation and for test.
         keep_patches: Share of the patches that a training picture shows.
         augment: Whether training pictures are cropped and mirrored at random.
-        layer_decay: See `training.fit`, and so for the rest.
         label_smoothing: See `training.fit`.
-        patience: See `training.fit`.
-        compiled: See `training.fit`.
     """
 
     dataset: str
@@ -67,10 +67,7 @@ class Request:
     test_pictures: int | None = None
     keep_patches: float = 1.0
     augment: bool = True
-    layer_decay: float = 1.0
     label_smoothing: float = 0.0
-    patience: int | None = None
-    compiled: bool = False
 
     def value(self, name: str):
         """The value that was asked for, else that of the recipe."""
@@ -100,24 +97,29 @@ def _run(request: Request, first: bool) -> int:
     model = models.load_with_new_head(names, place=request.model)
     models.freeze(model, request.value("freeze"))
     batch = request.value("batch")
-    history = training.fit(
-        model,
-        data.loader(sets["train"], batch, shuffle=True, seed=rt.seed),
-        data.loader(sets["validation"], batch),
-        epochs=request.value("epochs"),
-        lr=request.value("lr"),
-        head_lr=request.value("head_lr"),
-        schedule=RECIPES[request.dataset]["schedule"],
-        keep_patches=request.keep_patches,
-        layer_decay=request.layer_decay,
-        label_smoothing=request.label_smoothing,
-        patience=request.patience,
-        compiled=request.compiled,
-        checkpoint_dir=request.to / "checkpoint",
-    )
+    rates = request.value("lr"), request.value("head_lr")
+    optimizer = torch.optim.AdamW(training.parameter_groups(model, *rates))
+    accelerator = Accelerator(cpu=rt.device.type == "cpu", mixed_precision="no")
+    train_loader = data.loader(sets["train"], batch, shuffle=True, seed=rt.seed)
+    network, train_loader = accelerator.prepare(model, train_loader)
+    mine = range(accelerator.process_index, len(sets["validation"]), accelerator.num_processes)
+    val_loader = data.loader(torch.utils.data.Subset(sets["validation"], mine), batch)
+    with models.patch_dropout(model, request.keep_patches):
+        history = training.fit(
+            network,
+            train_loader,
+            val_loader,
+            optimizer=optimizer,
+            epochs=request.value("epochs"),
+            schedule=RECIPES[request.dataset]["schedule"],
+            label_smoothing=request.label_smoothing,
+            checkpoint_dir=request.to / "checkpoint",
+        )
+    if history.interrupted:
+        return 130
     if first:  # the others have nothing to write, and the test set is looked at once
-        test = training.HeldOut(data.loader(sets["test"], batch)).evaluate(model)
-        low, high = training.wilson_interval(test.correct, len(test.labels))
+        test = training.evaluate(model, data.loader(sets["test"], batch), "test")
+        low, high = test.interval
         print(history.table().to_string())
         print(f"test: {100 * test.accuracy:.1f} % of {len(test.labels)} pictures")
         print(f"95 % interval: {100 * low:.1f} to {100 * high:.1f} %")

@@ -1,0 +1,70 @@
+"""Small models and easy pictures for the tests of training."""
+
+import torch
+from transformers import ViTConfig, ViTForImageClassification
+
+RECIPE = {"epochs": 3}
+RATES = {"lr": 2e-3, "head_lr": 1e-2}
+
+
+def tiny(classes=3, seed=0, depth=3, hidden=24, dropout=0.1):
+    torch.manual_seed(seed)
+    config = ViTConfig(
+        image_size=16,
+        patch_size=8,
+        hidden_size=hidden,
+        num_hidden_layers=depth,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=classes,
+        hidden_dropout_prob=dropout,
+    )
+    return ViTForImageClassification(config)
+
+
+class Colours(torch.utils.data.Dataset):
+    """Easy pictures: class c is bright in channel c. A little noise stands for augmentation."""
+
+    def __init__(self, count=24, noise=0.3, brightness=1.0):
+        self.labels = torch.arange(count) % 3
+        self.noise = noise
+        self.brightness = brightness
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        picture = torch.zeros(3, 16, 16)
+        picture[self.labels[i]] = self.brightness
+        return picture + self.noise * torch.randn(3, 16, 16), self.labels[i]
+
+
+def loaders(count=24, batch=10, noise=0.3, brightness=1.0, generator=True):
+    train = torch.utils.data.DataLoader(
+        Colours(count, noise, brightness),
+        batch_size=batch,
+        shuffle=True,
+        generator=torch.Generator() if generator else None,
+    )
+    return train, torch.utils.data.DataLoader(Colours(9, 0.0, brightness), batch_size=4)
+
+
+def adamw(model, lr=RATES["lr"], head_lr=RATES["head_lr"]):
+    from vit_helpers import training
+
+    return torch.optim.AdamW(training.parameter_groups(model, lr, head_lr))
+
+
+def fitted(model, train_loader=None, val_loader=None, optimizer=None, **recipe):
+    """`training.fit` with the recipe of these tests."""
+    from vit_helpers import training
+
+    if train_loader is None:
+        train_loader, val_loader = loaders()
+    optimizer = adamw(model) if optimizer is None else optimizer
+    return training.fit(model, train_loader, val_loader, optimizer=optimizer, **(RECIPE | recipe))
+
+
+def same_weights(a, b):
+    other = b.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in a.state_dict().items())

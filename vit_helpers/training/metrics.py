@@ -1,0 +1,202 @@
+"""Judge a classifier: its answers on a set of pictures, and how sure the figures are."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from .. import runtime
+from ..errors import CourseError, number, whole_number
+from .precision import autocast, fastest_attention
+
+
+@dataclass
+class Evaluation:
+    """What a model answered on a set of pictures.
+
+    Attributes:
+        labels: The true classes, (N,).
+        logits: One row of scores a picture, (N, classes), float32 on the CPU.
+    """
+
+    labels: torch.Tensor
+    logits: torch.Tensor
+
+    @property
+    def predictions(self) -> torch.Tensor:
+        """The class with the highest score for each picture, (N,)."""
+        return self.logits.argmax(1)
+
+    @property
+    def confidences(self) -> torch.Tensor:
+        """The softmax probability of the predicted class, (N,)."""
+        return self.logits.softmax(1).amax(1)
+
+    @property
+    def right(self) -> torch.Tensor:
+        """For each picture whether the prediction is right, (N,) of bool."""
+        return self.predictions == self.labels
+
+    @property
+    def correct(self) -> int:
+        """How many predictions are right."""
+        return int(self.right.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right predictions. Every picture counts once, also in a short last batch."""
+        return self.correct / len(self.labels)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy: see `wilson_interval`."""
+        return wilson_interval(self.correct, len(self.labels))
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy over all pictures."""
+        return float(cross_entropy(self.logits, self.labels))
+
+    def top(self, k: int) -> float:
+        """Share of pictures whose true class is among the `k` highest scores."""
+        best = self.logits.topk(min(k, self.logits.shape[1]), dim=1).indices
+        return float((best == self.labels[:, None]).any(1).float().mean())
+
+
+def evaluate(model: nn.Module, loader, desc: str = "evaluate") -> Evaluation:
+    """Let a model answer on every picture of a loader, without learning.
+
+    Args:
+        model: A ViT classifier.
+        loader: Yields `(pixel_values, labels)`, or dictionaries with these two names.
+        desc: Title of the bar.
+
+    Raises:
+        CourseError: If the loader is empty or a label has no output in the head.
+    """
+    if len(loader) == 0:
+        raise CourseError("There are no pictures to evaluate on: the loader is empty.")
+    model = unwrapped(model)
+    device = next(model.parameters()).device
+    model.eval()
+    labels, logits = [], []
+    # Not `inference_mode`: what some models keep from it could not be used in training.
+    with torch.no_grad(), fastest_attention(model):
+        for batch in runtime.bar(loader, desc):
+            pixels, truth = unpack(batch)
+            check_labels(truth, model)
+            with autocast(device):
+                answer = model(pixel_values=pixels.to(device)).logits
+            labels.append(truth.cpu())
+            logits.append(answer.float().cpu())
+    return Evaluation(torch.cat(labels), torch.cat(logits))
+
+
+def unpack(batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(pixel_values, labels)` of a batch, which is such a pair or a dictionary."""
+    if not isinstance(batch, dict):
+        pixels, labels = batch
+        return pixels, labels
+    name = "labels" if "labels" in batch else "label"
+    if "pixel_values" not in batch or name not in batch:
+        raise CourseError(
+            f"A batch has the names {', '.join(map(str, batch))}, but 'pixel_values' and 'labels' "
+            "are needed: let the transform of the data set return these two."
+        )
+    return batch["pixel_values"], batch[name]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, where `accelerate` has wrapped it for several processes."""
+    wrapper = torch.nn.parallel.DistributedDataParallel
+    return model.module if isinstance(model, wrapper) else model
+
+
+def check_labels(labels: torch.Tensor, model: nn.Module) -> None:
+    """Raise `CourseError` for a label that the head has no output for."""
+    classes = model.config.num_labels
+    if wrong := [int(label) for label in labels if not 0 <= label < classes]:
+        raise CourseError(
+            f"Label {wrong[0]} has no output: the head has {classes} classes, numbered 0 to "
+            f"{classes - 1}. Load the model with the class names of this data set."
+        )
+
+
+def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Where the true accuracy lies, given `correct` of `n` right answers.
+
+    Wilson's score interval (1927) stays within 0 and 1 and holds for small `n` and for shares
+    near 0 or 1, where "share plus or minus two deviations" does not.
+
+    Args:
+        correct: Right answers.
+        n: All answers, at least 1.
+        confidence: Share of such experiments in which the interval holds the truth.
+
+    Returns:
+        `(low, high)`, both within 0 and 1.
+    """
+    from scipy.stats import binomtest
+
+    n = whole_number("n", n, 1)
+    correct = whole_number("correct", correct, 0, n)
+    if number("confidence", confidence, above=0, most=1) == 1:
+        return 0.0, 1.0
+    low, high = binomtest(correct, n).proportion_ci(confidence, method="wilson")
+    return float(low), float(high)
+
+
+def paired_difference(right_a, right_b, seed: int = 0) -> tuple[float, float, float, float]:
+    """By how much one way beats another on the same pictures, and whether that is chance.
+
+    Two separate intervals often overlap although one way is clearly better: the pictures that
+    are hard for both make both intervals wide. A paired comparison counts only the pictures on
+    which the two differ.
+
+    Args:
+        right_a: Whether each answer of the first way is right, (pictures,) or, with several
+            trainings, (seeds, pictures).
+        right_b: The same of the second way, for the same pictures in the same order.
+        seed: Of the draws below.
+
+    Returns:
+        `(difference, low, high, p)`: share right of a minus share right of b; its 95 % interval,
+        from 10,000 new draws of the pictures; and how often a difference at least as large comes
+        up if the two ways are swapped at random on each picture.
+    """
+    a, b = (np.atleast_2d(np.asarray(right, dtype=float)) for right in (right_a, right_b))
+    if a.shape != b.shape or a.ndim != 2 or a.shape[1] == 0:
+        raise CourseError(
+            f"The answers to compare have the shapes {a.shape} and {b.shape}, but both must be of "
+            "the same pictures, at least one."
+        )
+    per_picture = a.mean(0) - b.mean(0)
+    n, draws = len(per_picture), 10_000
+    random = np.random.default_rng(seed)
+    difference = per_picture.mean()
+    means, swapped = [], []
+    for _ in range(draws // 100):  # a hundred at a time, so that the arrays stay small
+        means.append(per_picture[random.integers(0, n, (100, n))].mean(1))
+        swapped.append((random.choice([-1.0, 1.0], (100, n)) * per_picture).mean(1))
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    as_large = np.abs(np.concatenate(swapped)) >= abs(difference) - 1e-12
+    p = (1 + as_large.sum()) / (1 + draws)
+    return float(difference), float(low), float(high), float(p)
+
+
+def most_confused(matrix, count: int) -> list[tuple[int, int, int]]:
+    """The largest numbers of a confusion matrix off its diagonal.
+
+    Returns:
+        `(true class, answered class, how often)`, most frequent first; at most `count` of them,
+        fewer where there are fewer kinds of mistakes.
+    """
+    mistakes = np.array(matrix)
+    np.fill_diagonal(mistakes, 0)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[: whole_number("count", count, 0)]
+    pairs = [divmod(int(index), len(mistakes)) for index in order]
+    return [
+        (row, column, int(mistakes[row, column])) for row, column in pairs if mistakes[row, column]
+    ]

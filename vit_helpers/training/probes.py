@@ -1,0 +1,148 @@
+"""Train on cached features: with a frozen body, a picture has to pass through it only once."""
+
+import warnings
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from .. import models, runtime
+from ..errors import CourseError, number, whole_number
+from .metrics import unpack
+from .precision import autocast, fastest_attention
+
+
+def cache_features(model: nn.Module, loader, desc: str = "features"):
+    """What the head sees of every picture: for a ViT, the [CLS] token after the last LayerNorm.
+
+    Args:
+        model: A ViT classifier.
+        loader: Yields `(pixel_values, labels)`, or dictionaries with these two names; without
+            augmentation and in a fixed order.
+        desc: Title of the bar.
+
+    Returns:
+        `(features (N, width), labels (N,))` as NumPy arrays, ready for scikit-learn.
+
+    Raises:
+        CourseError: If the loader is empty.
+    """
+    if len(loader) == 0:
+        raise CourseError("There are no pictures to compute features of: the loader is empty.")
+    model.eval()
+    device = next(model.parameters()).device
+    features, labels = [], []
+    hook = models.head(model).register_forward_pre_hook(
+        lambda head, inputs: features.append(inputs[0].float().cpu())
+    )
+    try:
+        with torch.no_grad(), fastest_attention(model):
+            for batch in runtime.bar(loader, desc):
+                pixels, truth = unpack(batch)
+                with autocast(device):
+                    model(pixel_values=pixels.to(device))
+                labels.append(truth.cpu())
+    finally:
+        hook.remove()
+    return torch.cat(features).numpy(), torch.cat(labels).numpy()
+
+
+def linear_probe(features, labels):
+    """Fit a logistic regression on features: the cheapest way to ask what a model knows.
+
+    Args:
+        features: (N, width), as from `cache_features`. Each column is standardised first.
+        labels: (N,).
+
+    Returns:
+        A scikit-learn classifier with `predict` and `score`.
+
+    Raises:
+        CourseError: If there are fewer than two classes, or a feature is not a finite number.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    features, labels = _checked(features, labels)
+    if len(np.unique(labels)) < 2:
+        raise CourseError("All pictures are of one class: a probe needs at least two classes.")
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    with warnings.catch_warnings():
+        # With one picture a class, scikit-learn asks whether the labels are measurements.
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        return probe.fit(features, labels)
+
+
+def train_head(features, labels, *, lr: float, steps: int, batch: int = 32, seed: int = 0):
+    """Train a new head alone on cached features: a second for all steps.
+
+    Args:
+        features: (N, width), as from `cache_features`.
+        labels: (N,).
+        lr: Highest learning rate of AdamW; a tenth of the steps are warm-up, then a cosine.
+        steps: Number of batches.
+        batch: Features in a batch, drawn at random.
+        seed: Of the first weights and the draws.
+
+    Returns:
+        A `torch.nn.Linear`; `head(torch.from_numpy(features))` gives logits.
+    """
+    from transformers import get_scheduler
+
+    lr, steps = number("lr", lr, least=0), whole_number("steps", steps, 1)
+    batch = whole_number("batch", batch, 1)
+    features, labels = (torch.from_numpy(part) for part in _checked(features, labels))
+    generator = torch.Generator().manual_seed(whole_number("seed", seed, 0))
+    head = nn.Linear(features.shape[1], int(labels.max()) + 1)
+    nn.init.normal_(head.weight, std=0.02, generator=generator)
+    nn.init.zeros_(head.bias)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=lr)
+    scheduler = get_scheduler("cosine", optimizer, steps // 10, steps)
+    for _ in range(steps):
+        chosen = torch.randint(len(labels), (batch,), generator=generator)
+        loss = cross_entropy(head(features[chosen]), labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+    return head
+
+
+def few_per_class(labels, count: int, seed: int = 0) -> np.ndarray:
+    """Indices of `count` random pictures of every class, in ascending order.
+
+    Raises:
+        CourseError: If a class has fewer pictures than that.
+    """
+    labels = np.asarray(labels)
+    count = whole_number("count", count, 1)
+    random = np.random.default_rng(whole_number("seed", seed, 0))
+    chosen = []
+    for label in np.unique(labels):
+        indices = np.flatnonzero(labels == label)
+        if len(indices) < count:
+            raise CourseError(
+                f"Class {label} has {len(indices)} pictures, not {count}: ask for fewer."
+            )
+        chosen.append(random.choice(indices, count, replace=False))
+    if not chosen:
+        raise CourseError("There are no labels to choose from.")
+    return np.sort(np.concatenate(chosen))
+
+
+def _checked(features, labels) -> tuple[np.ndarray, np.ndarray]:
+    features = np.asarray(features, dtype=np.float32)
+    labels = np.asarray(labels, dtype=np.int64)
+    if features.ndim != 2 or labels.shape != (len(features),) or len(features) == 0:
+        raise CourseError(
+            f"Features of shape {features.shape} and labels of shape {labels.shape} do not belong "
+            "together: (N, width) and (N,) are needed, N at least 1."
+        )
+    if not np.isfinite(features).all():
+        row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
+        raise CourseError(f"The features of picture {row} are not finite: check the model.")
+    if labels.min() < 0:
+        raise CourseError(f"Label {labels.min()} is below 0: labels are numbered from 0.")
+    return features, labels
