@@ -95,7 +95,7 @@ def test_weights_in_a_pickle_file_are_not_even_opened(rt, tmp_path):
             return (Path.touch, (tmp_path / "sprung",))
 
     torch.save({"w": Trap()}, folder / "pytorch_model.bin")
-    with pytest.raises(CourseError, match="There is no saved model"):
+    with pytest.raises(CourseError, match="no file named model.safetensors"):
         models.load_saved(folder)
     assert not (tmp_path / "sprung").exists()
 

@@ -85,7 +85,7 @@ def test_the_split_is_a_word_of_the_name(rt, tmp_path):
 
 
 def test_a_model_that_is_not_there_is_one_sentence(rt, tmp_path):
-    for load in (models.load_processor, lambda p: models.load_with_new_head(["a"], place=p)):
+    for load in (models.load_processor, lambda p: models.load_with_new_head(["a"], path=p)):
         with pytest.raises(CourseError, match="cannot be loaded as an image classifier"):
             load(tmp_path / "nothing")
 

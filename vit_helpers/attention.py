@@ -87,6 +87,11 @@ def maps(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
     """
     with torch.no_grad():
         _, attentions = _forward(model, pixel_values)
+    if {layer.shape[0] for layer in attentions} != {len(pixel_values)}:
+        raise CourseError(
+            f"{type(model).__name__} attends within windows, so no map covers the whole picture: "
+            "take a ViT, DeiT, DINOv2 or BEiT."
+        )
     return torch.stack(attentions, dim=1)
 
 

@@ -1,150 +1,185 @@
-"""Load a Vision Transformer with its processor, find its blocks, freeze, change the head, save.
+"""Load a Vision Transformer as what it is, find its parts, freeze them, change the head, save.
 
-Works with transformers 4.57 and 5: parts of a model are found by what they can do, not by their
-path, because the paths changed (`vit.encoder.layer[i]` became `vit.layers[i]`).
+Any ViT of transformers 4.57 or 5 will do: parts of a model are found by what they are, not by
+their path, because the paths differ by family and release (`vit.encoder.layer[i]` became
+`vit.layers[i]`).
 
 Weights are read from safetensors files only: the older pickle files are programs, which run as
 they are read.
 """
 
 import contextlib
+import os
 import re
+import tempfile
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from . import images, resources, runtime
-from .errors import CourseError, one_of
+from . import images, runtime
+from .errors import CourseError, one_of, whole_number
 
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "plain_bf16")
 
 
-def _place(name: str) -> tuple[str, dict]:
-    """What `from_pretrained` needs for a resource: `(folder, keyword arguments)`."""
-    from transformers.utils import logging
-
-    # The bar of reading weights lasts a moment; the one of a download has been shown before.
-    logging.disable_progress_bar()
-    return str(runtime.place(name)), {"local_files_only": True}
+# --- load ----------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def said_plainly(place: str | Path):
-    """Within the `with` block, a failure to load from `place` becomes one sentence that names it.
+def said_plainly(path: str | Path):
+    """Within the `with` block, a failure to load from `path` becomes one sentence that names it.
 
     Raises:
-        CourseError: In place of the library's OSError or ValueError.
+        CourseError: In place of the library's own errors.
     """
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = f"{lines[0].rstrip('.')}. Give an id of the Hub or a folder of save_pretrained."
+        weights = Path(path) / "model.safetensors"
+        if weights.is_file() and weights.stat().st_size < 1000:
+            with weights.open("rb") as file:
+                if file.read(20).startswith(b"version https://git-"):
+                    reason = "model.safetensors is a pointer of Git LFS: fetch it (git lfs pull)."
         raise CourseError(
-            f"{str(place)!r} cannot be loaded as an image classifier: {first} "
-            "Give an id of the Hub or a folder of save_pretrained."
+            f"{str(path)!r} cannot be loaded as an image classifier: {reason}"
         ) from None
 
 
-def load_processor(place: str | Path | None = None):
-    """Load the image processor that belongs to the classifier (torchvision backend).
+def load_processor(path: str | Path | None = None):
+    """Load the image processor of a model.
 
     Args:
-        place: A folder of `save_pretrained` or an id of the Hub; `None` for the course's own.
-
-    Returns:
-        A `ViTImageProcessor`: pictures in, `pixel_values` of shape (B, 3, 224, 224) out.
+        path: A folder of `save_pretrained` or an id of the Hub; `None` for the course's own.
 
     Raises:
         CourseError: If there is no such processor.
     """
     from transformers import AutoImageProcessor
 
-    place, kwargs = _place("classifier") if place is None else (str(place), {})
-    with said_plainly(place):
-        return AutoImageProcessor.from_pretrained(place, use_fast=True, **kwargs)
+    path = runtime.current().locate("classifier") if path is None else str(path)
+    with said_plainly(path):
+        return AutoImageProcessor.from_pretrained(path, use_fast=True)
+
+
+def load(path: str | Path, attn_implementation: str | None = None):
+    """Load a classifier of any family with its processor, in evaluation mode, on the device.
+
+    Args:
+        path: A folder of `save_pretrained` or an id of the Hub.
+        attn_implementation: `sdpa` is the fast, fused attention; `eager` is the plain one that
+            can return its attention maps; `None` is the library's choice.
+
+    Returns:
+        `(model, processor)`.
+
+    Raises:
+        CourseError: If there is no such model, a weight is missing from its file (the library
+            would put a random one there), or one is not a finite number.
+    """
+    if Path(path).exists() and not (Path(path) / "config.json").is_file():
+        raise CourseError(f"There is no saved model in {str(path)!r}: run the save cell first.")
+    model, missing = _from_pretrained(path, attn_implementation)
+    if missing:
+        raise _without_weights(path, model, missing)
+    _check_finite(model, f"{str(path)!r}")
+    return model.eval().to(runtime.current().device), load_processor(path)
+
+
+load_saved = load
 
 
 def load_classifier(attn_implementation: str = "sdpa"):
-    """Load the pre-trained classifier and its processor, in evaluation mode, on the device.
-
-    Args:
-        attn_implementation: `sdpa` is the fast, fused attention. `eager` is the plain one that
-            can return its attention maps.
-
-    Returns:
-        `(model, processor)`: a `ViTForImageClassification` and a `ViTImageProcessor`.
-    """
-    from transformers import ViTForImageClassification
-
+    """`load` of the course's classifier."""
     one_of("attn_implementation", attn_implementation, ATTENTION_IMPLEMENTATIONS)
-    place, kwargs = _place("classifier")
-    model = ViTForImageClassification.from_pretrained(
-        place,
-        attn_implementation=attn_implementation,
-        dtype=torch.float32,
-        use_safetensors=True,
-        **kwargs,
-    )
-    # A published config.json has the label numbers as text; loading mends only `id2label`.
-    model.config.label2id = {name: int(i) for name, i in model.config.label2id.items()}
-    if runtime.current().source == "hub":
-        resources.get("classifier").check_labels(model.config.id2label)
-    return model.eval().to(runtime.current().device), load_processor()
+    return load(runtime.current().locate("classifier"), attn_implementation)
 
 
 def load_with_new_head(
     class_names: list[str],
-    attn_implementation: str = "sdpa",
+    attn_implementation: str | None = None,
+    path: str | Path | None = None,
     place: str | Path | None = None,
 ):
-    """Load the pre-trained body under a new, random head for other classes.
+    """Load a pre-trained body under a new, random head for other classes.
 
     The size of the head differs from the checkpoint's on purpose, and the label maps have whole
     numbers as keys: with strings, `id2label[0]` would fail.
 
     Args:
         class_names: Names of the new classes, in the order of their labels.
-        attn_implementation: See `load_classifier`.
-        place: A folder of `save_pretrained` or an id of the Hub; `None` for the course's own.
-
-    Returns:
-        A `ViTForImageClassification` with `len(class_names)` outputs; with `place`, whatever
-        ViT of transformers is there.
+        attn_implementation: See `load`.
+        path: A folder of `save_pretrained` or an id of the Hub; `None` for the course's own.
+        place: The older name of `path`.
 
     Raises:
-        CourseError: If there is no such model.
+        CourseError: If there is no such model, or a weight of its body is missing.
     """
-    from transformers import AutoModelForImageClassification, ViTForImageClassification
-
-    kind = ViTForImageClassification if place is None else AutoModelForImageClassification
-    place, kwargs = _place("classifier") if place is None else (str(place), {})
-    with said_plainly(place):
-        model = kind.from_pretrained(
-            place,
-            attn_implementation=attn_implementation,
-            dtype=torch.float32,
-            num_labels=len(class_names),
-            ignore_mismatched_sizes=True,
-            use_safetensors=True,
-            **label_maps(class_names),
-            **kwargs,
-        )
+    if len(class_names) != len(set(class_names)) or not class_names:
+        raise CourseError(f"{list(class_names)[:5]} must be one or more different class names.")
+    path = place or path or runtime.current().locate("classifier")
+    model, missing = _from_pretrained(
+        path,
+        attn_implementation,
+        num_labels=len(class_names),
+        ignore_mismatched_sizes=True,
+        **label_maps(class_names),
+    )
+    inside = {id(p) for p in head(model).parameters()}
+    of_head = {name for name, p in model.named_parameters() if id(p) in inside}
+    if body := missing - of_head:
+        raise _without_weights(path, model, body)
     return model.to(runtime.current().device)
 
 
-def from_scratch(class_names: list[str], attn_implementation: str = "sdpa"):
-    """The same architecture with random weights: what a model knows without pre-training."""
-    from transformers import ViTConfig, ViTForImageClassification
+def _from_pretrained(path, attn_implementation: str | None, **kwargs):
+    """`(model, names of the weights that its file does not have or has in another shape)`."""
+    from transformers import AutoModelForImageClassification
 
-    place, kwargs = _place("classifier")
-    config = ViTConfig.from_pretrained(
-        place, num_labels=len(class_names), **label_maps(class_names), **kwargs
+    if attn_implementation is not None:
+        kwargs["attn_implementation"] = attn_implementation
+    with said_plainly(path):
+        model, info = AutoModelForImageClassification.from_pretrained(
+            str(path), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
+        )
+    # A published config.json may have the label numbers as text; loading mends only `id2label`.
+    model.config.label2id = {name: int(i) for name, i in model.config.label2id.items()}
+    mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
+    return model, set(info["missing_keys"]) | mismatched
+
+
+def _without_weights(path, model: nn.Module, missing: set[str]) -> CourseError:
+    shown = ", ".join(sorted(missing)[:2])
+    return CourseError(
+        f"{str(path)!r} has no weights for {len(missing)} parts of {type(model).__name__} "
+        f"({shown}), so they would be random: give a model that was saved whole."
     )
-    config._attn_implementation = one_of(
-        "attn_implementation", attn_implementation, ATTENTION_IMPLEMENTATIONS
+
+
+def _check_finite(model: nn.Module, what: str) -> None:
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise CourseError(
+                f"{what} has numbers in {name} that are not finite (NaN or infinite), so it can "
+                "answer nothing: train it again with a lower learning rate."
+            )
+
+
+def from_scratch(class_names: list[str], attn_implementation: str | None = None):
+    """The classifier's architecture with random weights: what a model knows without training."""
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    path = runtime.current().locate("classifier")
+    config = AutoConfig.from_pretrained(
+        path, num_labels=len(class_names), **label_maps(class_names)
     )
-    return ViTForImageClassification(config).to(runtime.current().device)
+    if attn_implementation is not None:
+        config._attn_implementation = attn_implementation
+    return AutoModelForImageClassification.from_config(config).to(runtime.current().device)
 
 
 def label_maps(class_names: list[str]) -> dict:
@@ -259,13 +294,34 @@ def blocks(model: nn.Module) -> nn.ModuleList:
 
 
 def embeddings(model: nn.Module) -> nn.Module:
-    """The part that turns a picture into tokens: patches, [CLS] token, positions."""
-    return model.base_model.embeddings
+    """The part that turns a picture into tokens: patches, [CLS] token, positions.
+
+    Raises:
+        CourseError: If the model has none: it is not a ViT.
+    """
+    found = getattr(getattr(model, "base_model", None), "embeddings", None)
+    if isinstance(found, nn.Module):
+        return found
+    raise CourseError(f"{type(model).__name__} has no embeddings: not a ViT.")
 
 
-def head(model: nn.Module) -> nn.Linear:
-    """The last layer: from the [CLS] token to one logit a class."""
-    return model.classifier
+def head(model: nn.Module) -> nn.Module:
+    """What turns the body's output into one logit a class.
+
+    It is one linear layer; a distilled DeiT has two, which come as a `ModuleList`.
+
+    Raises:
+        CourseError: If the model is no classifier.
+    """
+    body = getattr(model, "base_model", model)
+    parts = [
+        part
+        for part in model.children()
+        if part is not body and next(part.parameters(), None) is not None
+    ]
+    if not parts or body is model:
+        raise CourseError(f"{type(model).__name__} has no head: this needs an image classifier.")
+    return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
 
 
 def freeze(model: nn.Module, first_blocks: int) -> None:
@@ -280,6 +336,7 @@ def freeze(model: nn.Module, first_blocks: int) -> None:
         CourseError: If the model has fewer blocks than that.
     """
     layers = blocks(model)
+    first_blocks = whole_number("first_blocks", first_blocks)
     if not 0 <= first_blocks <= len(layers):
         raise CourseError(f"Cannot freeze {first_blocks} blocks: this model has {len(layers)}.")
     model.requires_grad_(True)
@@ -408,11 +465,41 @@ TIMM_NAMES = (
 )
 
 
+def check_input(model: nn.Module, pixels: torch.Tensor) -> None:
+    """Send one picture through a model, so that what does not fit is said in a sentence.
+
+    Args:
+        model: A classifier.
+        pixels: Shape (B, channels, H, W); the first picture is used.
+
+    Raises:
+        CourseError: If the model takes another number of channels or another size.
+    """
+    _logits(model, pixels[:1])
+
+
 def logits_of(model: nn.Module, processor, pictures) -> torch.Tensor:
     """Logits of one picture or a list of them, shape (B, classes), on the CPU."""
-    pixels = images.to_pixels(pictures, processor)
-    with torch.inference_mode():
-        return model(pixel_values=pixels.to(model.device)).logits.cpu()
+    return _logits(model, images.to_pixels(pictures, processor)).cpu()
+
+
+def _logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    channels = getattr(model.config, "num_channels", pixels.shape[1])
+    if channels != pixels.shape[1]:
+        many = "s" * (channels != 1)
+        raise CourseError(
+            f"{type(model).__name__} takes pictures of {channels} channel{many}, but these have "
+            f"{pixels.shape[1]}: its processor needs mean and deviation of {channels} number{many}."
+        )
+    try:
+        with torch.no_grad():  # not `inference_mode`: BEiT keeps a table that training needs later
+            return model(pixel_values=pixels.to(model.device)).logits
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise CourseError(
+            f"{type(model).__name__} cannot take pictures of {pixels.shape[3]} x "
+            f"{pixels.shape[2]} pixels ({reason}): use the processor of this model."
+        ) from None
 
 
 def top_classes(logits: torch.Tensor, model: nn.Module, k: int = 5) -> list:
@@ -426,31 +513,38 @@ def top_classes(logits: torch.Tensor, model: nn.Module, k: int = 5) -> list:
     Returns:
         A list of `(name of the class, probability from 0 to 1)`.
     """
-    best = logits.softmax(dim=-1).topk(min(k, logits.shape[-1]))
+    k = min(whole_number("k", k, least=1), logits.shape[-1])
+    best = logits.softmax(dim=-1).topk(k)
     names = [model.config.id2label[i] for i in best.indices.tolist()]
     return list(zip(names, best.values.tolist(), strict=True))
 
 
+# --- save ----------------------------------------------------------------------------------------
+
+
 def save(model: nn.Module, processor, folder: str | Path) -> Path:
-    """Write model (safetensors) and processor into a folder; `from_pretrained` reads them back."""
+    """Write model (safetensors) and processor into a folder; `from_pretrained` reads them back.
+
+    Each file gets its name when it is whole, so a folder never holds half a model.
+
+    Raises:
+        CourseError: If a weight is not a finite number, LoRA's matrices are not merged, or the
+            folder cannot be written. Nothing is written then.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    _check_finite(model, "The model")
+    if any("lora_" in name for name in model.state_dict()):
+        raise CourseError(
+            "The model has matrices of LoRA beside its own, and no ViT of transformers would read "
+            "them: merge them first, e.g. with peft's merge_and_unload()."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as part:
+            model.save_pretrained(part)
+            processor.save_pretrained(part)
+            for file in sorted(Path(part).iterdir()):
+                os.replace(file, folder / file.name)
+    except OSError as error:
+        raise CourseError(f"{folder} cannot be written ({error.strerror or error}).") from None
     return folder
-
-
-def load_saved(folder: str | Path, attn_implementation: str = "sdpa"):
-    """Load what `save` wrote. Returns `(model, processor)`, the model in evaluation mode."""
-    from transformers import AutoImageProcessor, ViTForImageClassification
-
-    if not all((Path(folder) / name).is_file() for name in ("config.json", "model.safetensors")):
-        raise CourseError(f"There is no saved model in {str(folder)!r}: run the save cell first.")
-    model = ViTForImageClassification.from_pretrained(
-        folder,
-        attn_implementation=attn_implementation,
-        use_safetensors=True,
-        local_files_only=True,
-    )
-    processor = AutoImageProcessor.from_pretrained(folder, use_fast=True, local_files_only=True)
-    return model.eval().to(runtime.current().device), processor

@@ -94,7 +94,7 @@ def _run(request: Request, first: bool) -> int:
     rt = runtime.setup(*needs)
     sets = picture_sets(request, models.load_processor(request.model))
     names = sets["train"].class_names
-    model = models.load_with_new_head(names, place=request.model)
+    model = models.load_with_new_head(names, path=request.model)
     models.freeze(model, request.value("freeze"))
     batch = request.value("batch")
     rates = request.value("lr"), request.value("head_lr")

@@ -1,0 +1,219 @@
+"""Any ViT of transformers: load, look inside, classify, save, load again, export."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from vit_helpers import attention, images, models
+from vit_helpers.errors import CourseError
+
+NAMES = ["cat", "dog", "bird"]
+HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_rescale": True, "do_normalize": True}
+SQUARE = HALVES | {
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": True,
+    "size": {"height": 64, "width": 64},
+    "resample": 2,
+}
+CROP = HALVES | {
+    "image_processor_type": "BitImageProcessor",
+    "do_resize": True,
+    "size": {"shortest_edge": 72},
+    "do_center_crop": True,
+    "crop_size": {"height": 56, "width": 56},
+    "resample": 3,
+}
+GREY = SQUARE | {"image_mean": [0.5], "image_std": [0.5]}
+BASE = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 48,
+    "image_size": 64,
+    "patch_size": 16,
+    "num_labels": 7,
+    "initializer_range": 0.3,
+}
+DINO = BASE | {"image_size": 56, "patch_size": 14}
+del DINO["intermediate_size"]
+SWIN = {
+    "image_size": 64,
+    "patch_size": 4,
+    "embed_dim": 12,
+    "depths": [1, 1],
+    "num_heads": [1, 2],
+    "window_size": 4,
+    "num_labels": 7,
+    "initializer_range": 0.3,
+}
+LARGE = SQUARE | {"size": {"height": 384, "width": 384}}
+
+# name: (family, settings, processor, whether all attention maps cover the whole picture)
+FAMILIES = {
+    "ViT": ("ViT", BASE, SQUARE, True),
+    "ViT, 384 px": ("ViT", BASE | {"image_size": 384, "patch_size": 32}, LARGE, True),
+    "ViT, patch 32": ("ViT", BASE | {"patch_size": 32}, SQUARE, True),
+    "ViT, one channel": ("ViT", BASE | {"num_channels": 1}, GREY, True),
+    "DeiT": ("DeiT", BASE, SQUARE, True),
+    "DeiT, distilled": ("DeiT", BASE, SQUARE, True),
+    "DINOv2": ("Dinov2", DINO, CROP, True),
+    "DINOv2 with registers": ("Dinov2WithRegisters", DINO, CROP, True),
+    "BEiT": ("Beit", BASE | {"use_relative_position_bias": True}, SQUARE, True),
+    "MSN": ("ViTMSN", BASE, SQUARE, True),
+    "Swin": ("Swin", SWIN, SQUARE, False),
+}
+
+
+def build(folder, name):
+    """A tiny random model with its processor, saved as the library does it."""
+    family, settings, processor, _ = FAMILIES[name]
+    kind = f"{family}ForImageClassification" + "WithTeacher" * (name == "DeiT, distilled")
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(**settings)
+    getattr(transformers, kind)(config).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return kind
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda name: name.replace(", ", "-").replace(" ", "-"))
+def saved(request, rt, tmp_path):
+    return request.param, build(tmp_path / "m", request.param), tmp_path / "m"
+
+
+PICTURES = [Image.effect_noise(size, 90).convert(mode) for size, mode in (
+    ((80, 50), "RGB"), ((30, 90), "L"), ((64, 64), "RGBA"))]  # fmt: skip
+
+
+def test_what_is_saved_loads_as_what_it_was(saved, tmp_path):
+    _, kind, folder = saved
+    model, processor = models.load(folder)
+    assert type(model).__name__ == kind and not model.training
+    before = models.logits_of(model, processor, PICTURES)
+    assert before.shape == (3, 7) and before.std() > 1e-3
+    again, same = models.load(models.save(model, processor, tmp_path / "again"))
+    assert type(again) is type(model)
+    assert torch.equal(models.logits_of(again, same, PICTURES), before)
+    one_by_one = torch.cat([models.logits_of(model, processor, p) for p in PICTURES])
+    assert torch.allclose(one_by_one, before, atol=1e-4)
+
+
+def test_a_new_head_learns_after_the_model_was_looked_at(saved, tmp_path):
+    _, _, folder = saved
+    model, processor = models.load_with_new_head(NAMES, path=folder), models.load_processor(folder)
+    pixels, labels = images.to_pixels(PICTURES, processor), torch.tensor([0, 1, 2])
+    models.check_input(model.eval(), pixels)
+    models.logits_of(model, processor, PICTURES)
+    models.freeze(model.train(), 1)
+    frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
+    assert frozen and all(p.requires_grad for p in models.head(model).parameters())
+    optimizer = torch.optim.AdamW(models.trainable(model), lr=1e-2)
+    losses = []
+    for _ in range(8):
+        loss = torch.nn.functional.cross_entropy(model(pixel_values=pixels).logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(p, frozen[n]) for n, p in model.named_parameters() if n in frozen)
+    table = models.parameter_table(model)
+    assert table.drop("total").sum().sum() == table.loc["total"].sum() and (table >= 0).all().all()
+    assert table.loc["total"].sum() == sum(p.numel() for p in model.parameters())
+    again, _ = models.load(models.save(model.eval(), processor, tmp_path / "tuned"))
+    assert [again.config.id2label[i] for i in range(3)] == NAMES
+    assert torch.equal(
+        models.logits_of(again, processor, PICTURES), models.logits_of(model, processor, PICTURES)
+    )
+
+
+def test_attention_is_there_or_a_sentence_says_why_not(saved):
+    name, _, folder = saved
+    model, processor = models.load(folder, "eager")
+    pixels = images.to_pixels(PICTURES[0], processor)
+    try:
+        maps = attention.maps(model, pixels)
+    except CourseError as error:
+        assert not FAMILIES[name][3], error
+        return
+    assert torch.allclose(maps.sum(-1), torch.ones(()), atol=1e-4)
+
+
+def test_names_of_timm_are_given_to_a_vit_alone(saved):
+    name, kind, folder = saved
+    model, _ = models.load(folder)
+    if kind not in ("ViTForImageClassification", "ViTMSNForImageClassification"):  # built alike
+        with pytest.raises(CourseError, match="this needs a ViTForImageClassification"):
+            models.timm_state_dict(model)
+        return
+    weights = models.timm_state_dict(model)
+    assert sum(w.numel() for w in weights.values()) == sum(p.numel() for p in model.parameters())
+    assert weights["blocks.2.attn.qkv.weight"].shape == (72, 24)
+
+
+@pytest.mark.parametrize("name", ["DeiT", "DINOv2", "Swin"])
+def test_export_answers_alike(rt, tmp_path, name):
+    import numpy as np
+    import onnxruntime
+
+    build(tmp_path / "m", name)
+    model, processor = models.load(tmp_path / "m", "eager")
+    pixels = images.to_pixels(PICTURES, processor)
+    file = tmp_path / "model.onnx"
+    torch.onnx.export(model, (pixels,), file, input_names=["pixel_values"], verbose=False)
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    answer = session.run(None, {"pixel_values": pixels.numpy()})[0]
+    assert np.allclose(answer, models.logits_of(model, processor, PICTURES).numpy(), atol=1e-3)
+
+
+# --- what is not whole ---------------------------------------------------------------------------
+
+
+def test_weights_that_are_missing_are_never_random(rt, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    build(tmp_path / "m", "ViT")
+    file = tmp_path / "m" / "model.safetensors"
+    weights = load_file(file)
+    del weights[next(k for k in weights if "position" in k)]
+    save_file(weights, file, metadata={"format": "pt"})
+    for load in (models.load, lambda path: models.load_with_new_head(NAMES, path=path)):
+        with pytest.raises(CourseError, match="has no weights for 1 parts .*position_embeddings"):
+            load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_that_is_not_finite_is_neither_saved_nor_loaded(rt, tmp_path, value):
+    build(tmp_path / "m", "ViT")
+    model, processor = models.load(tmp_path / "m")
+    with torch.no_grad():
+        next(models.head(model).parameters())[0, 0] = value
+    with pytest.raises(CourseError, match="classifier.weight .*not finite"):
+        models.save(model, processor, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    model.save_pretrained(tmp_path / "m")
+    with pytest.raises(CourseError, match="not finite"):
+        models.load(tmp_path / "m")
+
+
+def test_pictures_that_a_model_cannot_take_are_one_sentence(rt, tmp_path):
+    build(tmp_path / "m", "ViT, one channel")
+    model, _ = models.load(tmp_path / "m")
+    with pytest.raises(CourseError, match="takes pictures of 1 channel, but these have 3"):
+        models.check_input(model, torch.zeros(1, 3, 64, 64))
+    with pytest.raises(CourseError, match="cannot take pictures of 40 x 30 pixels"):
+        models.check_input(model, torch.zeros(1, 1, 30, 40))
+
+
+def test_no_vit_is_one_sentence(rt, tmp_path):
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=3)
+    model = transformers.ResNetForImageClassification(config)
+    for part in (models.blocks, models.embeddings, models.timm_state_dict):
+        with pytest.raises(CourseError):
+            part(model)
+    with pytest.raises(CourseError, match="has no head"):
+        models.head(transformers.ViTModel(transformers.ViTConfig(**BASE)))
+    with pytest.raises(CourseError, match="cannot be loaded as an image classifier"):
+        models.load("someone/nothing-here")
