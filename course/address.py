@@ -110,8 +110,8 @@ def stamped_notebook(text: str, name: str, repository: str) -> str:
         CourseError: If it does not begin with a title and the cell that fetches the course.
     """
     notebook = json.loads(text)
-    cells = notebook["cells"]
-    fetch = next((c for c in cells if c["cell_type"] == "code"), {"source": ""})
+    cells: list[dict] = notebook["cells"]
+    fetch: dict = next((c for c in cells if c["cell_type"] == "code"), {"source": ""})
     source = "".join(fetch["source"])
     if source != FETCH_CELL.format(archive=_address_in(source)):
         raise CourseError(f"{name}: the first code cell is not the one that fetches the course.")

@@ -96,9 +96,8 @@ def picture(root: Path, stem: str) -> tuple[bytes, str]:
 def _figure(root: Path, stem: str, cell: str) -> tuple[str, str]:
     """A saved picture in base64, and the first words that describe it."""
     notebook = json.loads((root / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
-    for output in next((c for c in notebook["cells"] if c.get("id") == cell), {}).get(
-        "outputs", []
-    ):
+    cells = [c for c in notebook["cells"] if c.get("id") == cell]
+    for output in (output for c in cells for output in c["outputs"]):
         for kind in ("image/png", "image/webp", "image/jpeg"):
             if kind in output.get("data", {}):
                 alt = output["metadata"][kind]["alt"]

@@ -410,10 +410,10 @@ def test(only: str = "all") -> int:
 
 def _commands(step: str) -> list[list]:
     """What to run for a step of `test`, one after the other."""
-    python = [sys.executable, "-m"]
+    python: list = [sys.executable, "-m"]
     pytest = [*python, "pytest", "-q"]
     imports = Path(sys.executable).with_name("lint-imports")
-    return {
+    steps: dict[str, list[list]] = {
         "lint": [[*python, "ruff", "check", "."], [*python, "mypy"], [imports]],
         "unit": [[*pytest, "-m", "not browser", "tests"]],
         "notebooks": [notebook_tests(NOTEBOOKS)],
@@ -421,7 +421,8 @@ def _commands(step: str) -> list[list]:
         "coverage": [[*pytest, "-m", "not browser", "--cov=vit_helpers", "tests"]],
         "browser": [[*pytest, "-s", "-m", "browser", "tests"]],
         "site": [[*pytest, "tests/test_site.py"]],
-    }[step]
+    }
+    return steps[step]
 
 
 def _step(name: str, env: dict[str, str]) -> int:

@@ -71,14 +71,11 @@ def flowers_from_scratch() -> float:
     }
     loaders = {}
     for name, part in parts.items():
-        if name == "train":
-            transform = data.train_transform(processor, scale=(0.6, 1.0))
-        else:
-            transform = data.eval_transform(processor)
+        learns = name == "train"
+        moving = data.train_transform(processor, scale=(0.6, 1.0))
+        transform = moving if learns else data.eval_transform(processor)
         pictures = data.PictureSet(part, transform)
-        loaders[name] = data.loader(
-            pictures, FLOWERS["batch"], shuffle=name == "train", seed=rt.seed
-        )
+        loaders[name] = data.loader(pictures, FLOWERS["batch"], shuffle=learns, seed=rt.seed)
     model = models.from_scratch(data.class_names(flowers["train"]))
     optimizer = torch.optim.AdamW(training.parameter_groups(model, LR))
     with models.patch_dropout(model, KEEP_PATCHES):

@@ -129,7 +129,7 @@ def _label_points(plot, ax, names, x, y, colors) -> None:
     taken = [(px - 5 * scale, py - 5 * scale, px + 5 * scale, py + 5 * scale) for px, py in points]
     inside = ax.get_window_extent()
     for i in np.argsort(-x):
-        best = None
+        best: tuple = ()  # how much is covered, the text, its edges, and where it stands
         for right, up in _offsets():
             text = ax.annotate(
                 names[i],
@@ -147,7 +147,7 @@ def _label_points(plot, ax, names, x, y, colors) -> None:
             outside = edges[0] < inside.x0 or edges[2] > inside.x1 + 60 * scale
             outside = outside or edges[1] < inside.y0 or edges[3] > inside.y1
             covered = sum(_overlap(edges, other) for other in taken) + 1e6 * outside
-            if best is None or covered < best[0]:
+            if not best or covered < best[0]:
                 if best:
                     best[1].remove()
                 best = (covered, text, edges, right, up)

@@ -182,7 +182,7 @@ class State:
     def save(self) -> None:
         """Write the checkpoint. Of several processes the first one writes, for all."""
         random = self._random_states()
-        if self._rank() == 0:
+        if self.folder and self._rank() == 0:
             weights = self.model.state_dict()
             last_is_best = self.kept_epoch == len(self.history.rows)
             state = {
