@@ -1,52 +1,358 @@
-"""`python -m vit_helpers train`: as the notebooks, on several processes, on real photographs."""
+"""`python -m vit_helpers train`: from a folder to a saved model, on one process and on two."""
 
-import ast
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from factories import tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTImageProcessor
 
-from vit_helpers import data, models, runtime
-from vit_helpers.cli import train
-from vit_helpers.errors import CourseError
+from vit_helpers import data, images, models, training
+from vit_helpers.cli import main, train
+from vit_helpers.training import loop, state
 
 ROOT = Path(__file__).parent.parent
-REAL = ROOT.parent / "shared" / "real"
-ENVIRONMENT = {"VIT_SOURCE": "offline", "VIT_PROFILE": "quick", "VIT_BARS": "off"}
-SMALL = ["--pictures", "20", "--test-pictures", "10", "--epochs", "1", "--no-augment"]
+COLOURS = {"rot": (220, 40, 30), "grün": (30, 200, 60), "blau": (40, 60, 210)}
 
 
-def command(*arguments, launcher=(), **more):
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A tiny model of random weights with its processor, as `save_pretrained` writes them."""
+    folder = tmp_path_factory.mktemp("small")
+    tiny(classes=5, dropout=0.0).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
+
+
+def paint(folder, count=8, colours=COLOURS, seed=0, size=(20, 24)):
+    """A folder with one sub-folder of noisy pictures for each colour."""
+    random = np.random.default_rng(seed)
+    for name, colour in colours.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            noise = random.integers(-30, 30, (*size, 3))
+            picture = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(picture).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def go(rt, small, tmp_path, monkeypatch, capsys):
+    """Runs the command in a folder of its own; returns `(status, what it said)`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, model=small):
+        given = [*map(str, arguments), "--model", str(model)]
+        status = main(["train", *given])
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    return run
+
+
+FAST = ["--epochs", "2", "--batch", "8", "--lr", "2e-3", "--head-lr", "1e-2", "--freeze", "0"]
+
+
+def files(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+# --- a folder of one's own -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("splits", [[], ["train", "val", "test"], ["train", "test"]])
+def test_from_a_folder_to_a_saved_model(go, tmp_path, splits):
+    for number, split in enumerate(splits or ["."]):
+        paint(tmp_path / "mine" / split, seed=number)
+    status, said = go("--folder", tmp_path / "mine", *FAST)
+    assert status == 0, said
+    for words in ("rot 8", "epoch 1 of 2: loss", "epoch 2 of 2", "95 % interval:", "3 classes"):
+        assert words in said
+    for split in ("validation", "test"):
+        brought = split in splits or (split == "validation" and "val" in splits)
+        assert (f"There is no {split} split" in said) != brought
+    assert said.splitlines()[-1] == "written to build/train/mine"
+    results = tmp_path / "build/train/mine"
+    assert {
+        "checkpoint/last.pt", "history.csv", "model/config.json", "model/model.safetensors",
+        "model/preprocessor_config.json", "result.json",
+    } <= set(files(results))  # fmt: skip
+
+    model = AutoModelForImageClassification.from_pretrained(results / "model").eval()
+    processor = AutoImageProcessor.from_pretrained(results / "model", use_fast=True)
+    assert model.config.id2label == dict(enumerate(sorted(COLOURS)))
+    pictures = [Image.new("RGB", (20, 24), COLOURS[name]) for name in sorted(COLOURS)]
+    with torch.no_grad():
+        answers = model(pixel_values=images.to_pixels(pictures, processor)).logits.argmax(1)
+    assert answers.tolist() == [0, 1, 2]
+    result = json.loads((results / "result.json").read_text(encoding="utf-8"))
+    assert result["from"] <= result["test accuracy"] <= result["to"]
+
+
+def test_the_same_command_goes_on_and_gives_the_same_model(go, tmp_path, monkeypatch):
+    paint(tmp_path / "mine")
+    assert go("--folder", "mine", *FAST, "--to", "whole")[0] == 0
+    with monkeypatch.context() as context:
+        press(context, (loop, "clip_grad_norm_"), call=5)
+        assert go("--folder", "mine", *FAST, "--to", "parts")[0] == 130
+    status, said = go("--folder", "mine", *FAST, "--to", "parts")
+    assert status == 0 and "Going on after epoch 1 of 2." in said
+    whole, parts = (Path(to, "model/model.safetensors").read_bytes() for to in ("whole", "parts"))
+    assert whole == parts
+
+
+FAULTS = {
+    "unreadable": (
+        lambda d: (d / "rot/kaputt.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture"),
+        ["rot/kaputt.jpg"],
+    ),
+    "empty file": (lambda d: (d / "blau/leer.png").write_bytes(b""), ["blau/leer.png"]),
+    "one class": (
+        lambda d: [shutil.rmtree(d / name) for name in ("rot", "blau")], ["one class", "grün"]
+    ),
+    "twice, and a part is cut off": (
+        lambda d: shutil.copy(d / "rot/0.png", d / "rot/again.png"), ["rot/0.png", "rot/again.png"]
+    ),
+    "in two classes": (lambda d: shutil.copy(d / "rot/0.png", d / "blau"), ["two classes"]),
+    "two pictures only": (
+        lambda d: [(d / f"rot/{i}.png").unlink() for i in range(6)], ["'rot' has 2 training pict"]
+    ),
+    "no pictures at all": (
+        lambda d: [shutil.rmtree(d / name) for name in COLOURS], ["no pictures in sub-folders"]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_folder_with_faults_is_a_sentence_and_nothing_is_written(go, tmp_path, name):
+    spoil, words = FAULTS[name]
+    spoil(paint(tmp_path / "mine"))
+    status, said = go("--folder", "mine", *FAST)
+    assert status == 2
+    error = said[said.index("error: ") :]
+    assert all(word in error for word in words), error
+    assert not (tmp_path / "build").exists()
+
+
+def test_the_same_picture_in_two_splits_is_named(go, tmp_path):
+    paint(tmp_path / "mine/train")
+    paint(tmp_path / "mine/test", seed=1)
+    shutil.copy(tmp_path / "mine/train/rot/3.png", tmp_path / "mine/test/rot/other.png")
+    status, said = go("--folder", "mine", *FAST)
+    assert status == 2
+    assert "train/rot/3.png" in said and "test/rot/other.png" in said
+    assert not (tmp_path / "build").exists()
+
+
+def test_there_is_no_such_folder_or_nothing_to_learn_from(go):
+    status, said = go("--folder", "nowhere", *FAST)
+    assert status == 2 and "nowhere" in said
+    status, said = go(*FAST)
+    assert status == 2 and "Say what to learn from" in said
+
+
+def parquet(folder, count=20, names=("cat", "dog"), colour=255, splits=("train", "test")):
+    import datasets
+
+    kinds = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names))}
+    )
+    folder.mkdir()
+    for split in splits:
+        pictures = [Image.new("RGB", (20, 20), (colour * (i % 2), i, 9)) for i in range(count)]
+        labels = [i % len(names) for i in range(count)]
+        rows = datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=kinds)
+        rows.to_parquet(folder / f"mine-{split}.parquet")
+    return folder
+
+
+def test_other_pictures_or_names_in_the_same_folder_are_refused(go, tmp_path):
+    parquet(tmp_path / "A")
+    parquet(tmp_path / "B", names=("oak", "elm"))
+    parquet(tmp_path / "C", colour=99)
+    assert go("cifar10", "--data", "A", *FAST, "--to", "out")[0] == 0
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in files(tmp_path / "out")}
+    for other, words in (("B", "other classes"), ("C", "other training pictures")):
+        status, said = go("cifar10", "--data", other, *FAST, "--to", "out")
+        assert status == 2 and words in said and "use another folder" in said
+    assert {n: (tmp_path / "out" / n).read_bytes() for n in files(tmp_path / "out")} == before
+    status, said = go("cifar10", "--data", "A", *FAST, "--to", "out")
+    assert status == 0
+
+
+@pytest.mark.parametrize("classes, each", [(5, 4), (100, 3)])
+def test_few_pictures_of_many_classes(rt, tmp_path, classes, each):
+    names = [f"c{i}" for i in range(classes)]
+    folder = parquet(tmp_path / "few", classes * each, names, splits=["train"])
+    splits = train.load_splits(train.Request(folder=folder))
+    assert {name: len(part) for name, part in splits.items()} == {
+        "train": classes * (each - 2), "validation": classes, "test": classes
+    }  # fmt: skip
+    for part in splits.values():
+        assert sorted(set(data.labels_of(part))) == list(range(classes))
+
+
+def test_a_model_that_is_not_there_is_one_sentence(go, tmp_path):
+    paint(tmp_path / "mine")
+    status, said = go("--folder", "mine", *FAST, model="nowhere")
+    assert status == 2 and "cannot be loaded as an image classifier" in said
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+WHOLE = ["--epochs", "--batch", "--pictures", "--test-pictures", "--freeze"]
+SHARES = ["--lr", "--head-lr", "--keep-patches", "--label-smoothing"]
+WRONG = st.one_of(
+    st.tuples(
+        st.sampled_from(WHOLE), st.sampled_from(["-1", "1.5", "nan", "inf", "", "ten", "9" * 30])
+    ),
+    st.tuples(
+        st.sampled_from(SHARES), st.sampled_from(["-0.1", "nan", "inf", "-inf", "1e400", "", "x"])
+    ),
+    st.tuples(st.sampled_from(WHOLE[:4]), st.just("0")),
+    st.tuples(st.just("--keep-patches"), st.sampled_from(["0", "1.01"])),
+)
+
+
+@given(WRONG)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_number_out_of_range_is_a_sentence_before_anything_is_computed(capsys, pair):
+    option, value = pair
+    if (option, value) == ("--freeze", "9" * 30):
+        return  # more blocks than any model has, said when the model is known
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(train.runtime, "start", lambda *_: pytest.fail("it has begun"))
+        try:
+            status = main(["train", "cifar10", f"{option}={value}"])
+        except SystemExit as exit:  # argparse's own sentence
+            status = exit.code
+    assert status == 2
+    assert option in capsys.readouterr().err
+
+
+def test_rates_of_zero(go, tmp_path):
+    paint(tmp_path / "mine")
+    status, said = go("--folder", "mine", "--lr", "0", "--head-lr", "0")
+    assert status == 2 and "nothing would learn" in said
+    status, said = go("--folder", "mine", *FAST, "--lr", "0")
+    assert status == 0
+    body = AutoModelForImageClassification.from_pretrained("build/train/mine/model").vit
+    before = tiny(classes=5).vit.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in body.state_dict().items())
+
+
+def test_more_frozen_blocks_than_there_are(go, tmp_path):
+    paint(tmp_path / "mine")
+    status, said = go("--folder", "mine", "--freeze", "9")
+    assert status == 2 and "3" in said
+    assert not (tmp_path / "build").exists()
+
+
+# --- what goes wrong on the way ------------------------------------------------------------------
+
+
+def press(context, place, call=1):
+    """Send the signal of Ctrl-C in the given call of a function."""
+    original, calls = getattr(*place), []
+
+    def pressing(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+        return original(*args, **kwargs)
+
+    context.setattr(*place, pressing)
+
+
+@pytest.mark.parametrize("place, call, left, words", [
+    ((train.data, "load_folder"), 1, [], "starts from the beginning"),
+    ((loop, "clip_grad_norm_"), 2, [], "Stopped after 0 of 2 epochs"),
+    ((loop, "clip_grad_norm_"), 5, ["last.pt"], "Stopped after 1 of 2 epochs"),
+    ((train.training, "evaluate"), 1, ["last.pt"], "goes on from its checkpoint"),
+])  # fmt: skip
+def test_ctrl_c_says_where_it_stands_and_ends_with_130(
+    go, tmp_path, monkeypatch, place, call, left, words
+):
+    paint(tmp_path / "mine")
+    with monkeypatch.context() as context:
+        press(context, place, call)
+        status, said = go("--folder", "mine", *FAST)
+    assert status == 130
+    assert words in said and "Traceback" not in said
+    build = tmp_path / "build/train/mine"
+    assert files(build) == [f"checkpoint/{name}" for name in left]
+
+
+def test_a_model_that_is_no_longer_finite_is_never_saved(go, tmp_path, monkeypatch):
+    paint(tmp_path / "mine")
+    monkeypatch.setattr(
+        loop, "clip_grad_norm_", lambda ps, c: [p.grad.fill_(float("nan")) for p in ps]
+    )
+    status, said = go("--folder", "mine", *FAST)
+    assert status == 2 and "The loss is nan" in said
+    assert files(tmp_path / "build") == []
+
+
+def test_a_batch_too_large_for_the_memory_is_halved(go, tmp_path, monkeypatch):
+    paint(tmp_path / "mine")
+    sizes, original = [], state.State.batches
+
+    def batches(self, epoch):
+        for pixels, labels in original(self, epoch):
+            if len(pixels) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            sizes.append(len(pixels))
+            yield pixels, labels
+
+    monkeypatch.setattr(state.State, "batches", batches)
+    status, said = go("--folder", "mine", *FAST, "--batch", "16")
+    assert status == 0
+    assert "now 8 at a time" in said and "now 4 at a time" in said
+    assert max(sizes) == 4
+
+
+def test_a_batch_of_one_that_does_not_fit_is_a_sentence(go, tmp_path, monkeypatch):
+    paint(tmp_path / "mine")
+
+    def batches(self, epoch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+        yield
+
+    monkeypatch.setattr(state.State, "batches", batches)
+    status, said = go("--folder", "mine", *FAST, "--batch", "1")
+    assert status == 2 and "does not fit into the memory" in said
+    assert files(tmp_path / "build") == []
+
+
+# --- processes -----------------------------------------------------------------------------------
+
+
+def command(*arguments, launcher=(), cwd=ROOT, **more):
     module = [*launcher, "-m", "vit_helpers", "train", *map(str, arguments)]
     start = [] if launcher else [sys.executable]
-    environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1", **more}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | more
     return subprocess.run(
-        [*start, *module], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+        [*start, *module], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
     )
 
 
-@pytest.mark.parametrize("name, notebook, constants", [
-    ("cifar10", "02_finetune_cifar10", {"BATCH": 32}),
-    ("flowers102", "04_transfer_flowers102", {"EPOCHS": 15}),
-])  # fmt: skip
-def test_recipes_are_those_of_the_notebooks(name, notebook, constants):
-    cells = json.loads((ROOT / f"notebooks/{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
-    source = "".join(next(c["source"] for c in cells if c["id"] == "train"))
-    body = ast.parse(source).body
-    value = next(n.value for n in body if isinstance(n, ast.Assign) and n.targets[0].id == "recipe")
-    full = runtime.Runtime(None, None, "hub", "full", 0)
-    recipe = eval(ast.unparse(value), {"rt": full, **constants})
-    for key in ("epochs", "lr", "head_lr", "schedule"):
-        assert train.RECIPES[name][key] == recipe[key], key
-
-
-def test_two_processes_learn_as_one_with_the_doubled_batch(tmp_path):
-    shared = ["cifar10", *SMALL, "--epochs", "2"]
+def test_two_processes_learn_as_one_with_the_doubled_batch(small, tmp_path):
+    for number, split in enumerate(("train", "val", "test")):
+        paint(tmp_path / "mine" / split, seed=number)
+    shared = ["--folder", tmp_path / "mine", "--model", small, "--epochs", "2", "--freeze", "0"]
+    shared += ["--no-augment", "--lr", "1e-3"]
     one = command(*shared, "--batch", "4", "--to", tmp_path / "one", CUDA_VISIBLE_DEVICES="")
     assert one.returncode == 0, one.stderr
     # "--multi_gpu" stands for several processes on this computer; the course takes the CPU where
@@ -58,45 +364,38 @@ def test_two_processes_learn_as_one_with_the_doubled_batch(tmp_path):
         port = str(free.getsockname()[1])
     launcher += ["--dynamo_backend", "no", "--main_process_port", port]
     alone = {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
-    two = command(*shared, "--batch", "2", "--to", tmp_path / "two", launcher=launcher, **alone)
+    two = command(
+        *shared, "--batch", "2", "--to", tmp_path / "two", launcher=launcher, cwd=ROOT, **alone
+    )
     assert two.returncode == 0, two.stderr
     first, second = (pd.read_csv(tmp_path / n / "history.csv") for n in ("one", "two"))
     for column in ("train loss", "validation loss"):
         assert second[column].tolist() == pytest.approx(first[column].tolist(), rel=0.02), column
     assert two.stdout.count("written to") == 1  # one process speaks and writes
     assert two.stdout.count("device") == 1
-    written = {path.name for path in (tmp_path / "two").rglob("*") if path.is_file()}
-    assert {"history.csv", "result.json", "model.safetensors", "last.pt"} <= written
+    assert {"history.csv", "result.json", "model/model.safetensors", "checkpoint/last.pt"} <= set(
+        files(tmp_path / "two")
+    )
 
 
-def test_a_folder_without_a_test_split_or_pictures(rt, tmp_path):
-    with pytest.raises(CourseError, match="no .train.*parquet"):
-        data.load_folder(tmp_path)
-    part = data.load_dataset("cifar10")["train"].select(range(4))
-    part.to_parquet(tmp_path / "mine-train.parquet")
-    with pytest.raises(CourseError, match="no .test.*parquet"):
-        train.picture_sets(train.Request("cifar10", folder=tmp_path), models.load_processor())
-
-
-def test_the_split_is_a_word_of_the_name(rt, tmp_path):
-    part = data.load_dataset("cifar10")["train"].select(range(4))
-    part.to_parquet(tmp_path / "latest-train.parquet")  # "latest" is no "test"
-    assert list(data.load_folder(tmp_path)) == ["train"]
-
-
-def test_a_model_that_is_not_there_is_one_sentence(rt, tmp_path):
-    for load in (models.load_processor, lambda p: models.load_with_new_head(["a"], path=p)):
-        with pytest.raises(CourseError, match="cannot be loaded as an image classifier"):
-            load(tmp_path / "nothing")
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="no real photographs on this machine")
-def test_real_photographs(tmp_path):
-    """Half a minute of training the head on photographs must beat 70 % of the test photographs."""
-    arguments = ["cifar10", "--data", REAL, "--pictures", "400", "--test-pictures", "200"]
-    arguments += ["--epochs", "1", "--batch", "8", "--freeze", "10", "--keep-patches", "0.5"]
-    done = command(*arguments, "--head-lr", "3e-3", "--lr", "1e-4", "--to", tmp_path)
+def test_results_go_to_the_working_folder_also_from_an_installed_package(small, tmp_path):
+    installed, here = tmp_path / "site-packages", tmp_path / "here"
+    shutil.copytree(ROOT / "vit_helpers", installed / "vit_helpers")
+    here.mkdir()
+    paint(here / "mine")
+    done = command("--folder", "mine", "--model", small, *FAST, cwd=here, PYTHONPATH=str(installed))
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
-    assert result["pictures"] == 200
-    assert result["test accuracy"] > 0.7, result
+    assert (here / "build/train/mine/model/model.safetensors").is_file()
+    assert not list(installed.rglob("last.pt"))
+
+
+def test_the_recipes_can_be_fitted(rt):
+    for name, recipe in train.RECIPES.items():
+        request = train.Request(dataset=None if name == "folder" else name, folder=Path("x"))
+        request.check()
+        assert recipe["schedule"] in training.SCHEDULES
+        assert request.value("lr") == recipe["lr"]
+    model = models.load_with_new_head(["a", "b"])
+    train.freeze(model, train.RECIPES["folder"]["freeze"])
+    frozen = [not next(b.parameters()).requires_grad for b in models.blocks(model)]
+    assert frozen == [True] * 8 + [False] * 4

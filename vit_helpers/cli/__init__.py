@@ -42,10 +42,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_train(train: argparse.ArgumentParser) -> None:
-    train.add_argument("dataset", choices=resources.DATASETS)
-    train.add_argument("--data", dest="folder", type=Path, help="parquet files of your own")
+    train.add_argument("dataset", nargs="?", choices=resources.DATASETS, help="of the course")
+    text = "pictures of your own: a folder for each class, with or without train/, validation/ "
+    text += "and test/ around them, or parquet files"
+    train.add_argument("--folder", "--data", type=Path, metavar="DIR", help=text)
     train.add_argument("--model", help="an id of the Hub or a folder; the course's if none")
-    train.add_argument("--to", type=Path, default=Path("build/train"), help="for results")
+    train.add_argument("--to", type=Path, help="for results; build/train/NAME if none")
     for name, text in (
         ("epochs", "passes over the training set"),
         ("batch", "pictures in a batch of each process"),
@@ -83,6 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
 
 
 def _pass_on(command: str, *arguments: str) -> int:

@@ -18,10 +18,14 @@ class FolderCheck:
     Attributes:
         counts: Pictures that can be read: split -> class -> number.
         problems: One sentence each; empty if there is nothing to mend.
+        serious: Those among them that make training impossible or its result false.
+        repeated: Those on pictures that are more than once in a class of one split.
     """
 
     counts: dict[str, dict[str, int]]
     problems: list[str] = field(default_factory=list)
+    serious: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = []
@@ -57,8 +61,11 @@ def check_folder(path: str | Path) -> FolderCheck:
         )
     found = {split: found[split] for split in SPLIT_WORDS if split in found}
     counts, unreadable, seen = _read_all(folder, found)
-    problems = unreadable + _repeated(seen) + _class_problems(counts) + _ignored(folder, found)
-    return FolderCheck(counts, problems)
+    in_both, repeated = _repeated(seen)
+    impossible, of_classes = _class_problems(counts)
+    serious = unreadable + in_both + impossible
+    problems = serious + repeated + of_classes + _ignored(folder, found)
+    return FolderCheck(counts, problems, serious, repeated)
 
 
 def _read_all(folder: Path, found):
@@ -82,9 +89,9 @@ def _read_all(folder: Path, found):
     return counts, unreadable, seen
 
 
-def _repeated(seen) -> list[str]:
-    """Sentences on pictures that are there more than once where that does harm."""
-    sentences = []
+def _repeated(seen) -> tuple[list[str], list[str]]:
+    """Sentences on pictures in two splits or classes, and on others that are there twice."""
+    sentences, repeated = [], []
     for places in seen.values():
         splits, classes = {s for s, _, _ in places}, {c for _, c, _ in places}
         files = " and ".join(place for _, _, place in places[:3])
@@ -97,21 +104,24 @@ def _repeated(seen) -> list[str]:
         if len(classes) > 1:
             sentences.append(f"The same picture has two classes: {files}. Keep the right one.")
         elif len(splits) == 1 and len(places) > 1:
-            sentences.append(f"The same picture is there {len(places)} times: {files}.")
-    return sentences
+            repeated.append(
+                f"The same picture is there {len(places)} times: {files}. Keep one of them."
+            )
+    return sentences, repeated
 
 
-def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
-    sentences = []
+def _class_problems(counts: dict[str, dict[str, int]]) -> tuple[list[str], list[str]]:
+    """Sentences on classes with which nothing can be learnt, and on others."""
+    impossible, sentences = [], []
     first = "train" if "train" in counts else next(iter(counts))
     names = [name for name, count in counts[first].items() if count]
     if "train" not in counts:
-        sentences.append("There is no training split: name one folder 'train'.")
+        impossible.append("There is no training split: name one folder 'train'.")
     if len(names) == 1:
-        sentences.append(f"There is one class only, {names[0]!r}: a classifier needs two or more.")
+        impossible.append(f"There is one class only, {names[0]!r}: a classifier needs two or more.")
     for name, count in counts[first].items():
         if count == 0:
-            sentences.append(f"The class {name!r} has no picture in {first} that can be read.")
+            impossible.append(f"The class {name!r} has no picture in {first} that can be read.")
         elif count < FEW:
             plural = "picture" if count == 1 else "pictures"
             sentences.append(f"The class {name!r} has {count} {plural} in {first}: add some.")
@@ -121,11 +131,11 @@ def _class_problems(counts: dict[str, dict[str, int]]) -> list[str]:
         if missing := [name for name in names if not by_class.get(name)]:
             sentences.append(f"The split {split} has no pictures of {', '.join(missing)}.")
         if extra := [name for name, count in by_class.items() if count and name not in names]:
-            sentences.append(f"The split {split} has classes that {first} lacks: {extra}.")
+            impossible.append(f"The split {split} has classes that {first} lacks: {extra}.")
     lower = [name.lower() for name in names]
     if alike := [name for name in names if lower.count(name.lower()) > 1]:
         sentences.append(f"These classes differ in capitals only: {', '.join(alike)}.")
-    return sentences
+    return impossible, sentences
 
 
 def _ignored(folder: Path, found) -> list[str]:

@@ -15,12 +15,13 @@ from .metrics import (
 )
 from .precision import autocast
 from .probes import cache_features, few_per_class, linear_probe, train_head
-from .state import parameter_groups
+from .state import OutOfMemory, parameter_groups
 
 __all__ = [
     "SCHEDULES",
     "Evaluation",
     "History",
+    "OutOfMemory",
     "autocast",
     "cache_features",
     "evaluate",

@@ -32,19 +32,24 @@ def cache_features(model: nn.Module, loader, desc: str = "features"):
         raise CourseError("There are no pictures to compute features of: the loader is empty.")
     model.eval()
     device = next(model.parameters()).device
-    features, labels = [], []
-    hook = models.head(model).register_forward_pre_hook(
-        lambda head, inputs: features.append(inputs[0].float().cpu())
-    )
+    head = models.head(model)
+    features, labels, seen = [], [], []
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].float().cpu()))
+        for layer in (head if isinstance(head, nn.ModuleList) else [head])  # a DeiT may have two
+    ]
     try:
         with torch.no_grad(), fastest_attention(model):
             for batch in runtime.bar(loader, desc):
                 pixels, truth = unpack(batch)
                 with autocast(device):
                     model(pixel_values=pixels.to(device))
+                features.append(torch.cat(seen, dim=1))
+                seen.clear()
                 labels.append(truth.cpu())
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     return torch.cat(features).numpy(), torch.cat(labels).numpy()
 
 

@@ -69,6 +69,7 @@ class State:
         self.recipe = check_recipe(recipe)
         self.model = unwrapped(model)
         check_run(self.model, optimizer, train_loader, val_loader)
+        self.recipe["batches"] = len(train_loader)
         self.optimizer, self.train_loader, self.val_loader = optimizer, train_loader, val_loader
         self.device = next(model.parameters()).device
         self.history = History()
