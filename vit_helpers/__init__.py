@@ -39,8 +39,10 @@ __all__ = [*_MODULES, "show_source"]
 _GONE = {
     "bench": "`python -m benchmarks inference` from a clone of the repository",
     "bench_training": "`python -m benchmarks training` from a clone of the repository",
+    "checkpoints": "vit_helpers.training",
     "doctor": "`python -m vit_helpers doctor`",
     "frozen": "vit_helpers.training.cache_features",
+    "history": "vit_helpers.training.History",
     "runner": "`python -m course run` from a clone of the repository",
     "strategies": "notebook 04, whose cells train each of them",
     "train": "`python -m vit_helpers train`",
