@@ -1,6 +1,7 @@
 """Figures of notebook 03: maps over photographs, heads and layers, what a map is worth."""
 
 import numpy as np
+from matplotlib.colors import ListedColormap
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from .shared import (
@@ -13,13 +14,17 @@ from .shared import (
     Plot,
     as_array,
     as_numpy,
+    colour_table,
     finish,
     new_plot,
     place,
     thumbnail,
 )
 
-MOST_OPAQUE = 0.85  # of a map over its photograph, where its weight is largest
+MOST_OPAQUE = 0.9  # of a map over its photograph, where its weight is largest
+# viridis without its dark end, which would turn a photograph purple where the weight is small.
+COLOURS = ListedColormap(colour_table("viridis")[90:] / 255, name="viridis from teal")
+DETAIL = 96  # pixels of a photograph on an inch of a figure: more would make notebooks too large
 
 
 # --- maps over photographs -----------------------------------------------------------------------
@@ -37,9 +42,16 @@ def _overlay(ax, picture, grid_map, vmax: float):
     large = attention.upsample(torch.as_tensor(grid_map), (picture.height, picture.width)).numpy()
     # Both get the same extent: without it, a map of 14 x 14 cells would land in a corner.
     extent = (0, picture.width, picture.height, 0)
-    ax.imshow(as_array(picture), extent=extent)
-    opacity = MOST_OPAQUE * np.clip(large / vmax, 0, 1)
-    return ax.imshow(large, cmap="viridis", vmin=0, vmax=vmax, alpha=opacity, extent=extent)
+    ax.imshow(as_array(_muted(picture)), extent=extent)
+    opacity = MOST_OPAQUE * np.clip(large / vmax, 0, 1) ** 0.7
+    return ax.imshow(large, cmap=COLOURS, vmin=0, vmax=vmax, alpha=opacity, extent=extent)
+
+
+def _muted(picture):
+    """A photograph with a third of its colour, so that the colours of a map stand out."""
+    from PIL import ImageEnhance
+
+    return ImageEnhance.Color(picture).enhance(0.35)
 
 
 def attention_map(picture, grid_map, title: str = "") -> Plot:
@@ -51,12 +63,12 @@ def attention_map(picture, grid_map, title: str = "") -> Plot:
         title: Text above all, for example which layer and head.
     """
     percents = 100 * as_numpy(grid_map)
-    picture = thumbnail(picture, 360)
+    picture = thumbnail(picture, round(2.6 * DETAIL))
     height = min(4.0, 2.5 * picture.height / picture.width) + 0.7
     plot, axes = new_plot(1, 3, size=(9, height))
     extent = (0, picture.width, picture.height, 0)
     axes[0].imshow(as_array(picture), extent=extent)
-    scale = {"cmap": "viridis", "vmin": 0, "vmax": percents.max()}
+    scale = {"cmap": COLOURS, "vmin": 0, "vmax": percents.max()}
     shown = axes[1].imshow(percents, extent=extent, **scale)
     _overlay(axes[2], picture, percents, percents.max() or 1.0)
     rows, columns = percents.shape
@@ -87,7 +99,7 @@ def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Pl
     columns = min(columns, len(maps))
     rows = -(-len(maps) // columns)
     width = min(2.6, 8.3 / columns)
-    picture = thumbnail(picture, round(130 * width))
+    picture = thumbnail(picture, round(DETAIL * width))
     height = min(1.4 * width, width * picture.height / picture.width)
     plot, axes = new_plot(
         rows, columns, size=(width * columns + 0.7, (height + 0.5) * rows + 0.3), squeeze=False
@@ -110,7 +122,7 @@ def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Pl
 
 
 def _share_bar(plot, shown, axes, rows: int) -> None:
-    bar = plot.colorbar(shown, ax=axes, shrink=0.8, pad=0.02, ticks=(0, 0.5, 1))
+    bar = plot.colorbar(shown, ax=axes, shrink=0.8, pad=0.02, aspect=30, ticks=(0, 0.5, 1))
     # One row of maps is lower than the long label.
     bar.set_label("share of the map's largest weight" if rows > 1 else "share of\nits largest")
 
@@ -126,7 +138,7 @@ def map_table(pictures, columns: dict, titles=None) -> Plot:
             in the first row.
     """
     pictures = list(pictures)
-    width = min(2.2, 8.2 / (len(columns) + 1))
+    width = min(1.9, 8.2 / (len(columns) + 1))
     heights = [min(1.3, picture.height / picture.width) for picture in pictures]
     text = 0.25 if titles is None else 0.5
     size = (width * (len(columns) + 1) + 0.8, width * sum(heights) + text * len(heights) + 0.3)
@@ -135,7 +147,7 @@ def map_table(pictures, columns: dict, titles=None) -> Plot:
     )
     words = []
     for i, (picture, line) in enumerate(zip(pictures, axes, strict=True)):
-        small = thumbnail(picture, round(140 * width))
+        small = thumbnail(picture, round(DETAIL * width))
         line[0].imshow(as_array(small))
         for j, (name, maps) in enumerate(columns.items()):
             weights = as_numpy(maps[i])
@@ -170,7 +182,7 @@ def feature_colours(pictures, columns: dict) -> Plot:
         len(pictures), len(columns) + 1, size=size, squeeze=False, height_ratios=heights
     )
     for i, (picture, line) in enumerate(zip(pictures, axes, strict=True)):
-        small = thumbnail(picture, round(140 * width))
+        small = thumbnail(picture, round(DETAIL * width))
         extent = (0, small.width, small.height, 0)
         line[0].imshow(as_array(small), extent=extent)
         for j, (name, colours) in enumerate(columns.items()):

@@ -31,10 +31,15 @@ class Plot(Figure):
         return data, {"image/png": {"alt": self.alt, "width": width}}
 
     def png(self) -> bytes:
-        """The figure as a PNG file. Nothing is transparent, so three channels are enough."""
+        """The figure as a PNG file. Nothing is transparent, so three channels are enough.
+
+        Colours are rounded to 64 steps a channel: no eye sees it, and photographs take half.
+        """
         buffer, smaller = io.BytesIO(), io.BytesIO()
         self.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
-        Image.open(buffer).convert("RGB").save(smaller, format="png", optimize=True)
+        steps = [min(255, 4 * round(value / 4)) for value in range(256)]
+        rounded = Image.open(buffer).convert("RGB").point(steps * 3)
+        rounded.save(smaller, format="png", optimize=True)
         return smaller.getvalue()
 
 
