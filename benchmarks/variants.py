@@ -25,7 +25,6 @@ from vit_helpers.efficiency import (
     cpu_has_int8,
     export_onnx,
     known_warnings_hidden,
-    megabytes,
     onnx_engine,
     openvino_engine,
     runs_in,
@@ -132,26 +131,17 @@ class ExportContext:
 # --- builders: one a variant -------------------------------------------------------------------
 
 
-def _state_file(context: ExportContext, model: nn.Module, name: str) -> float:
-    """Megabytes of a model's weights, written as a file."""
-    path = context.folder / f"{name}.pt"
-    return megabytes(write_whole(path, partial(torch.save, model.state_dict())))
-
-
 def _build_eager(context: ExportContext) -> Engine:
-    size = _state_file(context, context.eager, "eager")
-    return torch_engine(LogitsOnly(context.eager), context.device, megabytes=size)
+    return torch_engine(LogitsOnly(context.eager), context.device)
 
 
 def _build_sdpa(context: ExportContext) -> Engine:
-    size = _state_file(context, context.sdpa, "sdpa")
-    return torch_engine(LogitsOnly(context.sdpa), context.device, megabytes=size)
+    return torch_engine(LogitsOnly(context.sdpa), context.device)
 
 
 def _build_half(dtype: torch.dtype, context: ExportContext) -> Engine:
     model = copy.deepcopy(context.sdpa).to(dtype)
-    size = _state_file(context, model, str(dtype))
-    return torch_engine(LogitsOnly(model), context.device, dtype, megabytes=size)
+    return torch_engine(LogitsOnly(model), context.device, dtype)
 
 
 def _build_trace(frozen: bool, context: ExportContext) -> Engine:
@@ -162,7 +152,7 @@ def _build_trace(frozen: bool, context: ExportContext) -> Engine:
     name = "frozen.pt" if frozen else "trace.pt"
     file = write_whole(context.folder / name, lambda path: torch.jit.save(traced, str(path)))
     loaded = torch.jit.load(file, context.device)
-    return torch_engine(loaded, context.device, megabytes=megabytes(file), file=file)
+    return torch_engine(loaded, context.device, file=file)
 
 
 def _build_export(context: ExportContext) -> Engine:
@@ -175,23 +165,21 @@ def _build_export(context: ExportContext) -> Engine:
         )
     file = write_whole(context.folder / "program.pt2", partial(torch.export.save, program))
     loaded = torch.export.load(file).module()
-    return torch_engine(loaded, context.device, megabytes=megabytes(file), file=file)
+    return torch_engine(loaded, context.device, file=file)
 
 
 def _build_compile(mode: str | None, dtype: torch.dtype, context: ExportContext) -> Engine:
     torch.compiler.reset()  # an earlier compilation in this process must not count
     model = context.sdpa if dtype == torch.float32 else copy.deepcopy(context.sdpa).to(dtype)
     compiled = torch.compile(LogitsOnly(model), mode=mode)
-    size = _state_file(context, model, "compile")
-    return torch_engine(compiled, context.device, dtype, megabytes=size, any_batch=False)
+    return torch_engine(compiled, context.device, dtype, any_batch=False)
 
 
 def _build_torch_int8(context: ExportContext) -> Engine:
     # A copy, on the CPU: these kernels exist for no other device, whatever the architecture.
     copied = copy.deepcopy(context.sdpa).cpu()
     model = torch.ao.quantization.quantize_dynamic(copied, {nn.Linear}, dtype=torch.qint8)
-    size = _state_file(context, model, "ao")
-    return torch_engine(LogitsOnly(model), torch.device("cpu"), megabytes=size)
+    return torch_engine(LogitsOnly(model), torch.device("cpu"))
 
 
 def _build_torchao(context: ExportContext) -> Engine:
@@ -200,7 +188,6 @@ def _build_torchao(context: ExportContext) -> Engine:
     torch.compiler.reset()
     model = copy.deepcopy(context.sdpa)
     quantize_(model, Int8DynamicActivationInt8WeightConfig())
-    size = _state_file(context, model, "torchao")
     # Without the compiler each product would be several small steps, slower than fp32.
     compiled = torch.compile(LogitsOnly(model), options={"freezing": True})
 
@@ -209,6 +196,7 @@ def _build_torchao(context: ExportContext) -> Engine:
             return compiled(pictures.to(context.device)).float().cpu()
 
     device = "CPU" if context.device.type == "cpu" else "GPU"
+    size = torch_engine(model, context.device).megabytes
     return Engine(predict, size, device=device, any_batch=False)
 
 

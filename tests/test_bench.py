@@ -1,4 +1,4 @@
-"""`python -m vit_helpers bench inference`: the same table for any ViT, and sentences for others."""
+"""`python -m benchmarks inference`: the same table for any ViT, and sentences for others."""
 
 import json
 

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import nbformat
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -37,22 +36,6 @@ def notebook():
     with torch.inference_mode():
         outputs = model(pixel_values=pixels, output_attentions=True)
     generator = torch.Generator().manual_seed(0)
-    results = pd.DataFrame(
-        {
-            "not here": ["", "", "", "", "", "fp16 needs a GPU"],
-            "MB": [22.0, 11.0, 23.0, 7.0, 7.2, None],
-            "agreement": [1.0, 0.99, 1.0, 0.9, 0.7, None],
-            "median ms": [40.0, 9.0, 20.0, 15.0, 12.0, None],
-        },
-        index=[
-            efficiency.BASELINE,
-            "PyTorch bf16",
-            "ONNX Runtime fp32",
-            "ONNX Runtime int8 dynamic",
-            "ONNX Runtime int8 static",
-            "PyTorch fp16",
-        ],
-    )
     frozen = models.load_with_new_head([str(i) for i in range(102)])
     models.freeze(frozen, 8)
     return {
@@ -82,7 +65,6 @@ def notebook():
             logits=torch.randn(30, 102, generator=generator), labels=torch.arange(30)
         ),
         "weight": torch.randn(32, 32, generator=generator),
-        "results": results,
     }
 
 
@@ -477,15 +459,6 @@ MISTAKES = {
             "ImageNet's",
         ),
         (body("np.asarray(B(images=A)['pixel_values'][0]) + 0.3"), "away from the processor"),
-    ],
-    "PickForPhone": [
-        ("PyTorch bf16", "not on the phone"),
-        ("ONNX Runtime fp32", "23.0 MB, and 11.0 are allowed"),
-        ("ONNX Runtime int8 static", "agrees in 70.0 %"),
-        ("PyTorch fp16", "did not run here"),
-        ("int8", "There is no engine 'int8'"),
-        ("none", "1 fulfil all three"),
-        (3, "the name of an engine"),
     ],
 }
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import io
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -91,21 +92,31 @@ def with_attention(model: nn.Module, implementation: str) -> nn.Module:
     return twin.eval()
 
 
-def torch_engine(network: Callable, device: torch.device, dtype=torch.float32, **facts) -> Engine:
-    """Wrap a module or function of torch that maps pictures to logits.
+def torch_engine(network: nn.Module, device: torch.device, dtype=torch.float32, **facts) -> Engine:
+    """Wrap a module of torch that maps pictures to logits.
 
     Args:
         network: From pictures on `device`, in `dtype`, to logits.
         device: Where it computes.
         dtype: The number format of its input.
-        facts: More fields of `Engine`.
+        facts: More fields of `Engine`. Without `file` and `megabytes` the weights are written to
+            memory to learn their size.
     """
+    if "megabytes" not in facts:
+        file = facts.get("file")
+        facts["megabytes"] = megabytes(file) if file else _size_of_weights(network)
 
     def predict(pictures):
         with torch.inference_mode():
             return network(pictures.to(device, dtype)).float().cpu()  # .cpu() waits for a GPU
 
     return Engine(predict, device="CPU" if device.type == "cpu" else "GPU", **facts)
+
+
+def _size_of_weights(network: nn.Module) -> float:
+    buffer = io.BytesIO()
+    torch.save(network.state_dict(), buffer)
+    return buffer.tell() / 1e6
 
 
 @contextlib.contextmanager

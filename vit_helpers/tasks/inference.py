@@ -1,4 +1,4 @@
-"""Tasks of notebook 05: fewer bits, the floor, four faults, a client's pictures, a phone."""
+"""Tasks of notebook 05: fewer bits, the floor, four faults, a client's pictures."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .. import efficiency, images
+from .. import images
 from .core import (
     EASY,
     HARD,
@@ -176,7 +176,7 @@ class NameTheFaults(Task):
     """Which of four faults each patient of the clinic has."""
 
     title = "Name the four faults"
-    difficulty = MEDIUM
+    difficulty = EASY
     minutes = 6
     faults = ("conversions", "batch", "preprocessing", "calibration")
     truth = ("preprocessing", "conversions", "calibration", "batch")
@@ -318,69 +318,4 @@ def _near(a: torch.Tensor, b: torch.Tensor, size: float = 1.0) -> bool:
     return bool((a - b).abs().mean() <= 0.02 * size)
 
 
-class PickForPhone(Task):
-    """A choice from the table under three conditions."""
-
-    title = "Pick the engine for a phone"
-    difficulty = EASY
-    minutes = 5
-    agreement = 0.9
-    question = """
-        The phone has **no PyTorch**, only ONNX Runtime: the name must begin with *ONNX Runtime*.
-        The file may have **half the megabytes** of the baseline at most. At least **90 %** of the
-        answers must stay the same. Which of those in `results` has the smallest `median ms`? Answer
-        with its name. If none is left, answer `"none"`.
-        """
-    make = "PickForPhone(results)"
-    stub = 'answer = ...  # your answer: a name, such as "PyTorch bf16"'
-    solution_code = """
-fits = results[results.index.str.startswith("ONNX Runtime") & (results["not here"] == "")]
-fits = fits[fits["MB"] <= results.loc[efficiency.BASELINE, "MB"] / 2]
-fits = fits[fits["agreement"] >= 0.9]
-answer = fits["median ms"].idxmin() if len(fits) else "none"
-"""
-    hints = (
-        "Cross out the rows that break a condition, one condition after the other.",
-        "Of the rows that are left, the smallest median ms wins.",
-        'results.index.str.startswith("ONNX Runtime") marks the first condition; idxmin finds '
-        "the name.",
-    )
-
-    def __init__(self, results):
-        super().__init__()
-        self.results = results[["not here", "MB", "agreement", "median ms"]].copy()
-
-    def _judge(self, answer):
-        if not isinstance(answer, str):
-            raise Wrong(f"Your answer is {quote(answer)}, but the name of an engine is wanted.")
-        ran = self.results[self.results["not here"] == ""]
-        fits = [name for name in ran.index if not self._breaks(name)]
-        best = ran.loc[fits, "median ms"].idxmin() if fits else "none"
-        said = answer.strip()
-        if said == best:
-            return "It fits all three. On a real phone, measure again: its cores are others."
-        if said == "none":
-            raise Wrong(f"{said!r}? Of the engines here, {len(fits)} fulfil all three conditions.")
-        if said not in self.results.index:
-            raise Wrong(
-                f"There is no engine {quote(said)}: copy a name from the table's first column."
-            )
-        if said not in ran.index:
-            raise Wrong(f"{said!r} did not run here: {self.results.loc[said, 'not here']}.")
-        raise Wrong(f"{said!r} {self._breaks(said) or 'fits, but a faster one fits too'}.")
-
-    def _breaks(self, name: str) -> str:
-        """Which condition an engine breaks, in words; empty if none."""
-        row, limit = self.results.loc[name], self.results.loc[efficiency.BASELINE, "MB"] / 2
-        if not name.startswith("ONNX Runtime"):
-            return "needs something that is not on the phone"
-        if row["MB"] > limit:
-            return f"takes {row['MB']:.1f} MB, and {limit:.1f} are allowed"
-        if row["agreement"] < self.agreement:
-            return f"agrees in {100 * row['agreement']:.1f} % of the answers only"
-        return ""
-
-
-TASKS = register(
-    "05_efficient_inference", [Quantise, Floor, NameTheFaults, PreparePicture, PickForPhone]
-)
+TASKS = register("05_efficient_inference", [Quantise, Floor, NameTheFaults, PreparePicture])
