@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import types
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 KNOWN = {"rt": runtime.Runtime}  # what a cell makes and the next ones use
 UNKNOWN = object()
+OPTIONAL = {"torchao"}  # imported only where it is installed
 
 
 def trees(path):
@@ -37,6 +39,8 @@ def imported(node) -> dict:
             name: importlib.import_module(a.name if a.asname else name) for name, a in found.items()
         }
     names = {}
+    if node.module.split(".")[0] in OPTIONAL and not find_spec(node.module.split(".")[0]):
+        return names
     for alias in node.names:
         module = importlib.import_module(node.module)
         try:

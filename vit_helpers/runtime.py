@@ -322,7 +322,7 @@ def synchronise(device) -> None:
 
 def announce(what: str, seconds: float) -> None:
     """Say before a long step about how long it will take here, as measured on its first part."""
-    print(f"{what}: about ≈ {max(0.1, seconds / 60):.1f} min here", flush=True)
+    print(f"{what}: about {max(0.1, seconds / 60):.1f} min here", flush=True)
 
 
 def bar(iterable=None, desc: str = "", **kwargs):
