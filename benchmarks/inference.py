@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from datasets import load_dataset
 
 from vit_helpers import data, efficiency, images, models, plots, runtime
 from vit_helpers.errors import CourseError
@@ -122,7 +123,7 @@ def load(model_id: str | None):
 
 def _calibration(processor, seed: int) -> torch.Tensor:
     """Pictures for static quantisation: from a training split, never among those judged on."""
-    train = data.load_dataset("cifar10")["train"]
+    train = load_dataset(runtime.current().locate("cifar10"))["train"]
     some = train.select(data.random_indices(len(train), CALIBRATION_PICTURES, seed))
     return images.to_pixels(list(some[data.image_column(some)]), processor)
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from datasets import load_dataset
 from torch.nn.functional import cross_entropy
 
-from vit_helpers import data, efficiency, models, runtime, training
+from vit_helpers import data, efficiency, images, models, runtime, training
 from vit_helpers.errors import one_of
 
 from .machine import machine
@@ -75,10 +76,12 @@ class Track:
         self.rt = runtime.setup("classifier", "cifar10")
         self.request = request
         self.processor = models.load_processor()
-        cifar = data.load_dataset("cifar10")
+        cifar = load_dataset(self.rt.locate("cifar10"))
         self.names = data.class_names(cifar["train"])
-        self.train = data.take(cifar["train"], request.pictures, seed=self.rt.seed)
-        self.val = data.take(cifar["test"], max(10, request.pictures // 4), seed=self.rt.seed)
+        self.train = data.balanced_subset(cifar["train"], request.pictures, seed=self.rt.seed)
+        self.val = data.balanced_subset(
+            cifar["test"], max(10, request.pictures // 4), seed=self.rt.seed
+        )
         self.model = models.load_with_new_head(self.names)
         if request.widen != 1:
             self.model = widen(self.model, request.widen)
@@ -103,7 +106,7 @@ def old_tutorial(track: Track) -> Lap:
     """The loop of old tutorials: PIL pictures one by one, fp32, the training set judged again."""
     from torchvision import transforms
 
-    size = data.model_size(track.processor)
+    size = images.model_size(track.processor)
     normalise = [
         transforms.ToTensor(),
         transforms.Normalize(track.processor.image_mean, track.processor.image_std),
@@ -154,7 +157,7 @@ def hf_trainer(track: Track) -> Lap:
 
     moving = transforms.Compose(
         [
-            transforms.RandomResizedCrop(data.model_size(track.processor)),
+            transforms.RandomResizedCrop(images.model_size(track.processor)),
             transforms.RandomHorizontalFlip(),
             transforms.ToTensor(),
             transforms.Normalize(track.processor.image_mean, track.processor.image_std),
