@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     live = commands.add_parser("live", help="write the live page: a whole ViT in the browser")
     live.add_argument("--to", type=Path, default=BUILD / "live", help="folder for the page")
     live.add_argument("--model", type=Path, help="folder of save_pretrained; the kit's if none")
+    live.add_argument("--film", action="store_true", help="the moving picture of the README too")
     stamp = commands.add_parser("stamp", help="write the repository's address where it is needed")
     stamp.add_argument("repository", metavar="OWNER/REPO")
     return top
@@ -73,7 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
             from .live import build
 
             one_file = options.to.with_name(f"vit-{options.to.name}.html")
-            return build.build(options.to, one_file, options.model)
+            status = build.build(options.to, one_file, options.model)
+            if options.film:
+                from .live import film
+
+                film.film(options.to, ROOT / "docs" / "pictures" / "live.webp")
+            return status
         return runner.test(options.only)
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from course import frontpage, runner
-from vit_helpers import cli, tasks
+from vit_helpers import tasks
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "instructor.md").read_text(encoding="utf-8")
@@ -33,13 +33,6 @@ def test_a_plan_adds_up_and_names_tasks_that_there_are(heading):
             assert max(chosen) <= len(here) or not numbers
             work = sum(t.minutes for t in here if t.number in chosen)
             assert work + TIMINGS[here[0].notebook] <= int(minutes), what
-
-
-def test_the_commands_of_the_guide_exist():
-    commands = set(re.findall(r"python -m vit_helpers (\w+)", GUIDE))
-    assert {"doctor", "prefetch", "solve", "progress"} <= commands
-    known = cli.parser()._subparsers._group_actions[0].choices
-    assert commands <= set(known)
 
 
 def test_the_minutes_are_kept_by_device_and_notebook(monkeypatch, tmp_path):
