@@ -96,6 +96,7 @@ class StandIn:
         table["photo"] = replace(
             photo,
             hub_id=f"{self.address}/photos/000000039769.jpg",
+            files=(File("photo", f"{self.address}/photos/000000039769.jpg"),),
             mirror=(File("photo", f"{self.address}/mirror/000000039769.png"),),
         )
         table["flowers102"] = replace(
@@ -251,6 +252,9 @@ def _handler(hub: StandIn):
     return Handler
 
 
+KNOWN = {0: "tench, Tinca tinca", 285: "Egyptian cat"}
+
+
 # --- what it serves ------------------------------------------------------------------------------
 
 OLD_NAMES = (
@@ -289,11 +293,12 @@ def full_size() -> dict[str, bytes]:
     pictures are those of the offline twins, under the names of the real classes.
     """
     import torch
+    from datasets import load_dataset
 
     from benchmarks.widening import widen
-    from vit_helpers import data, models, runtime
+    from vit_helpers import models, runtime
 
-    runtime.setup("classifier", "cifar10", "flowers102")
+    runtime.start("classifier", "cifar10", "flowers102")
     model = widen(models.load_classifier("eager")[0], 4)
     known = model.classifier
     model.classifier = torch.nn.Linear(768, 1000)
@@ -301,12 +306,15 @@ def full_size() -> dict[str, bytes]:
         model.classifier.weight.zero_()[: known.out_features] = known.weight
         model.classifier.bias.fill_(-20)[: known.out_features] = known.bias
     names = {i: f"class {i}" for i in range(1000)} | model.config.id2label
-    names |= resources.get("classifier").known_labels
+    names |= KNOWN
     files = content()[0] | _model(model, names)
     photo = resources.get("photo").twin_path
     files["/photos/000000039769.jpg"] = photo.read_bytes()
     for name in ("cifar10", "flowers102"):
-        splits, column = data.load_dataset(name), {"cifar10": "img"}.get(name, "image")
+        splits, column = (
+            load_dataset(runtime.current().locate(name)),
+            {"cifar10": "img"}.get(name, "image"),
+        )
         files |= _data_set(name, column, {k: _as_stored(v, column) for k, v in splits.items()})
     return files
 
@@ -330,8 +338,7 @@ def _random_model(seed: int):
     import torch
     from transformers import ViTConfig, ViTForImageClassification
 
-    row = resources.get("classifier")
-    names = {i: row.known_labels.get(i, f"class {i}") for i in range(1000)}
+    names = {i: KNOWN.get(i, f"class {i}") for i in range(1000)}
     torch.manual_seed(seed)
     config = ViTConfig(hidden_size=24, intermediate_size=48, id2label=names, num_labels=1000)
     return ViTForImageClassification(config).eval(), names
@@ -387,6 +394,7 @@ def _names(name: str) -> list[str]:
     return "airplane automobile bird cat deer dog frog horse ship truck".split()
 
 
+SHARDS = {("flowers102", "test"): 6}
 FOLDERS = {"cifar10": "plain_text", "flowers102": "data"}
 
 
@@ -415,11 +423,15 @@ def _data_set(name: str, column: str, splits: dict[str, list]) -> dict[str, byte
     files = {}
     for split, pairs in splits.items():
         pictures = [{"bytes": data, "path": f"{i}.png"} for i, (data, _) in enumerate(pairs)]
-        labels = [label for _, label in pairs]
-        buffer = io.BytesIO()
-        rows = {column: pictures, "label": labels}
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(buffer)
-        files[f"{base}{folder}/{split}-00000-of-00001.parquet"] = buffer.getvalue()
+        rows = {column: pictures, "label": [label for _, label in pairs]}
+        whole, shards = (
+            datasets.Dataset.from_dict(rows, features=features),
+            SHARDS.get((name, split), 1),
+        )
+        for shard in range(shards):
+            buffer = io.BytesIO()
+            whole.shard(shards, shard, contiguous=True).to_parquet(buffer)
+            files[f"{base}{folder}/{split}-{shard:05d}-of-{shards:05d}.parquet"] = buffer.getvalue()
     lines = ["---", "dataset_info:", f"  config_name: {folder}", "  features:"]
     lines += [f"  - name: {column}", "    dtype: image", "  - name: label", "    dtype:"]
     lines += ["      class_label:", "        names:"]

@@ -8,7 +8,7 @@ import hub_stand_in
 import pytest
 
 from course import runner
-from vit_helpers import cache, resources, runtime
+from vit_helpers import resources, runtime
 
 MINUTES, GIB = 8, 8
 SILENT_SECONDS = 60  # a longer cell says beforehand about how long it will take
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
             patch.setenv("VIT_CACHE", str(folder / "own"))
             for name, row in stand_in.rows().items():
                 patch.setitem(resources.RESOURCES, name, row)
-            cache.bring(tuple(resources.RESOURCES), runtime.bar, folder / "stick")
+            resources.bring(tuple(resources.RESOURCES), runtime.settings(), folder / "stick")
     return folder / "stick"
 
 

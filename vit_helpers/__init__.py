@@ -13,15 +13,12 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "attention",
-    "cache",
     "colab",
     "data",
     "efficiency",
     "errors",
     "faithfulness",
-    "fetch",
     "images",
-    "mirror",
     "models",
     "offline_kit",
     "plots",
@@ -29,7 +26,6 @@ _MODULES = (
     "runtime",
     "tasks",
     "training",
-    "web",
     "widgets",
 )
 
@@ -39,13 +35,17 @@ __all__ = [*_MODULES, "show_source"]
 _GONE = {
     "bench": "`python -m benchmarks inference` from a clone of the repository",
     "bench_training": "`python -m benchmarks training` from a clone of the repository",
+    "cache": "vit_helpers.resources",
     "checkpoints": "vit_helpers.training",
     "doctor": "`python -m vit_helpers doctor`",
+    "fetch": "vit_helpers.resources.download",
     "frozen": "vit_helpers.training.cache_features",
     "history": "vit_helpers.training.History",
+    "mirror": "vit_helpers.resources.flowers",
     "runner": "`python -m course run` from a clone of the repository",
     "strategies": "notebook 04, whose cells train each of them",
     "train": "`python -m vit_helpers train`",
+    "web": "vit_helpers.resources.download",
 }
 
 

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import sys
 
 
 class CourseError(Exception):
@@ -10,6 +11,20 @@ class CourseError(Exception):
     def _render_traceback_(self):
         # IPython calls this in place of printing the traceback.
         return [f"{type(self).__name__}: {self}"]
+
+
+def show_sentences() -> None:
+    """In a plain Python, too, print a `CourseError` as a sentence and not as a traceback."""
+    before = sys.excepthook
+
+    def show(kind, error, trace):
+        if issubclass(kind, CourseError):
+            print(f"{kind.__name__}: {error}", file=sys.stderr)
+        else:
+            before(kind, error, trace)
+
+    if before is sys.__excepthook__:
+        sys.excepthook = show
 
 
 def one_of(name, value, allowed):

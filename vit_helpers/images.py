@@ -12,12 +12,12 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageCms
 
-from . import web
 from .errors import CourseError
+from .resources import download
 
 # PIL knows many more formats, and some of them start other programs.
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-MAX_BYTES = web.MAX_BYTES
+MAX_BYTES = download.MAX_BYTES
 MAX_PIXELS = 89_000_000  # of a picture, and of what a processor enlarges it to
 
 
@@ -60,7 +60,7 @@ def load_image(source=None) -> Image.Image:
 def _from_address_or_path(source) -> Image.Image:
     text = str(source)
     if isinstance(source, str) and ("://" in text or text.startswith("data:")):
-        return decode(web.fetch(text), text)
+        return decode(download.read(text), text)
     try:
         path = Path(source).expanduser()
         found = path.is_file()
@@ -108,7 +108,14 @@ def decode(content: bytes, name: str) -> Image.Image:
     Raises:
         CourseError: If it is not a picture, or unpacks to more than 89 million pixels.
     """
-    return _safely(lambda: to_rgb(Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)), name)
+
+    def make():
+        picture = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)  # its head alone
+        if picture.width * picture.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        return to_rgb(picture)
+
+    return _safely(make, name)
 
 
 def _safely(make, name: str) -> Image.Image:

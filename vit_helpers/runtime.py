@@ -9,22 +9,26 @@ The environment variables are read here and nowhere else:
 | `VIT_SEED` | a whole number from 0 | `0` |
 | `VIT_BARS` | `on`, `off` (progress bars) | `on` |
 | `VIT_PICTURES` | at most so many pictures of a split, to try `full` in minutes | all |
+| `VIT_CACHE` | a folder with the resources, for a whole room | `~/.cache/vit-helpers` |
 
-`VIT_CACHE`, a folder, is read in `cache`.
+Those of the Hub's libraries are respected: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`,
+`HF_HUB_CACHE`, `HF_HOME`.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
 import random
 import shutil
 import sys
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import cache, colab, offline_kit, resources
-from .errors import CourseError, one_of
+from . import colab, offline_kit, resources
+from .errors import CourseError, one_of, show_sentences
 
 if TYPE_CHECKING:
     import torch  # takes seconds, and the command line mostly does without
@@ -99,6 +103,7 @@ class Runtime:
 
 
 _current: Runtime | None = None
+_forbidden_by_us = False  # whether HF_HUB_OFFLINE was set by `quiet`
 
 
 def read_choice(variable: str, allowed: tuple[str, ...], default: str) -> str:
@@ -106,20 +111,57 @@ def read_choice(variable: str, allowed: tuple[str, ...], default: str) -> str:
     return one_of(variable, os.environ.get(variable, default), allowed)
 
 
-def read_seed() -> int:
-    """Value of `VIT_SEED`; raises `CourseError` if it is not a whole number from 0."""
-    text = os.environ.get("VIT_SEED", "0")
-    if not text.isdecimal():
-        raise CourseError(f"VIT_SEED is {text!r}, but it must be a whole number from 0, like 0.")
+def _read_number(variable: str, least: int, default: int | None) -> int | None:
+    text = os.environ.get(variable)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and least <= int(text) < 2**32):
+        example = max(least, 200) if default is None else default
+        raise CourseError(
+            f"{variable} is {text!r}, but it must be a whole number from {least} to {2**32 - 1}, "
+            f"like {example}."
+        )
     return int(text)
+
+
+def read_seed() -> int:
+    """Value of `VIT_SEED`; raises `CourseError` if it is not a whole number in range."""
+    return _read_number("VIT_SEED", 0, 0) or 0
 
 
 def most_pictures() -> int | None:
     """Value of `VIT_PICTURES`, or `None`; raises `CourseError` if it is not a number from 1."""
-    text = os.environ.get("VIT_PICTURES")
-    if text is not None and not (text.isdecimal() and int(text)):
-        raise CourseError(f"VIT_PICTURES is {text!r}, but must be a whole number from 1, like 200.")
-    return None if text is None else int(text)
+    return _read_number("VIT_PICTURES", 1, None)
+
+
+def settings() -> resources.Settings:
+    """Where resources are looked for on this machine, and how they may be brought.
+
+    Raises:
+        CourseError: If `VIT_CACHE` begins with the home folder of somebody who has none here.
+    """
+    try:
+        home = Path.home()
+    except RuntimeError:  # a number for a user, as in some containers
+        home = Path(tempfile.gettempdir())
+    folders = [home / ".cache" / "vit-helpers"]
+    if named := os.environ.get("VIT_CACHE"):
+        try:
+            folders.insert(0, Path(named).expanduser())
+        except RuntimeError:
+            raise CourseError(
+                f"VIT_CACHE is {named!r}, but there is no such home folder: name another folder."
+            ) from None
+    of_hub = os.environ.get("HF_HOME") or home / ".cache" / "huggingface"
+    forbidden = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return resources.Settings(
+        folders=tuple(folders),
+        endpoint=(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
+        token=os.environ.get("HF_TOKEN", "").strip(),
+        hub_cache=Path(os.environ.get("HF_HUB_CACHE") or Path(of_hub) / "hub"),
+        offline=forbidden and not _forbidden_by_us,
+        bar=bar,
+    )
 
 
 def seed_everything(seed: int) -> None:
@@ -187,6 +229,7 @@ def start(*needs: str) -> Runtime:
             `VIT_SOURCE=hub` and a resource cannot be downloaded.
     """
     global _current
+    show_sentences()
     colab.prepare()
     profile = read_choice("VIT_PROFILE", PROFILES, "quick")
     seed = read_seed()
@@ -225,12 +268,12 @@ def choose_source(wanted: str, needs: tuple[str, ...]) -> tuple[str, str]:
     if wanted == "offline":
         return "offline", ""
     if wanted == "hub":
-        cache.bring(needs, bar, tries=2)
+        resources.bring(needs, settings(), tries=2)
         return "hub", ""
     try:
-        cache.bring(needs, bar)
-        reason = "" if needs else cache.hub_answers()
-    except cache.ResourceError as error:
+        resources.bring(needs, settings())
+        reason = "" if needs else resources.hub_answers(settings())
+    except resources.ResourceError as error:
         reason = error.reason
     except CourseError as error:  # the disk is full, or nothing can be written
         reason = str(error).rstrip(".")
@@ -258,8 +301,24 @@ def place(name: str) -> Path:
     row = resources.get(name)
     if current().source == "offline":
         return row.twin_path
-    folder = cache.bring([name], bar, tries=2)[name]
-    return cache.files(name, folder)[0] if row.kind == "photo" else folder
+    folder = resources.bring([name], settings(), tries=2)[name]
+    return resources.files(name, folder)[0] if row.kind == "photo" else folder
+
+
+@contextlib.contextmanager
+def override(**changes):
+    """Within the `with` block, `current()` has other values, e.g. `override(source="hub")`.
+
+    Args:
+        changes: Attributes of `Runtime`.
+    """
+    global _current
+    before = current()
+    _current = replace(before, **changes)
+    try:
+        yield _current
+    finally:
+        _current = before
 
 
 def current() -> Runtime:
@@ -289,8 +348,13 @@ def quiet(*, offline: bool) -> None:
     transformers and datasets read the environment as they are imported; where a notebook has
     imported them before, they are told.
     """
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+    global _forbidden_by_us
+    if offline and not os.environ.get("HF_HUB_OFFLINE"):
+        os.environ["HF_HUB_OFFLINE"], _forbidden_by_us = "1", True
+    elif not offline and _forbidden_by_us:
+        os.environ.pop("HF_HUB_OFFLINE", None)
+        _forbidden_by_us = False
+    _keep_datasets_cache_writable()
     # Reading what is on this machine lasts a moment, and a download of the course has its own bar.
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
@@ -303,6 +367,20 @@ def quiet(*, offline: bool) -> None:
 
     # The text form of a table is compared under test: no line breaks that depend on its width.
     pd.set_option("display.width", 240, "display.max_columns", 30)
+
+
+def _keep_datasets_cache_writable() -> None:
+    """`load_dataset` writes a copy of what it reads: where its folder is read-only, elsewhere."""
+    home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
+    folder = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="vit-datasets-"))
+        os.environ["HF_DATASETS_CACHE"] = str(folder)
+        if "datasets" in sys.modules:
+            sys.modules["datasets"].config.HF_DATASETS_CACHE = folder
 
 
 def bars_on() -> bool:

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .. import cache, offline_kit, resources, runtime
+from .. import offline_kit, resources, runtime
 from ..errors import CourseError
 
 OLDEST_PYTHON = (3, 10)
@@ -261,7 +261,7 @@ def widgets() -> Line:
 def writing() -> list[Line]:
     """May this user write where the course does: downloads, temporary files, results?"""
     places = {
-        "downloads": (cache.places()[0], "set VIT_CACHE to a folder of yours"),
+        "downloads": (runtime.settings().folders[0], "set VIT_CACHE to a folder of yours"),
         "temporary": (Path(tempfile.gettempdir()), "set TMPDIR to a folder of yours"),
         "here": (Path.cwd(), "start in a folder of yours, or copy the course there"),
     }
@@ -306,7 +306,7 @@ def way_out(hub: Line) -> list[Line]:
 
 def hub_line() -> Line:
     """Does the Hub answer within three seconds?"""
-    if reason := cache.hub_answers():
+    if reason := resources.hub_answers(runtime.settings()):
         fix = "nothing if all resources below are here or the kit is enough; else the lines above"
         return Line("note", "Hub", reason, fix)
     return Line("ok", "Hub", "answers")
@@ -316,22 +316,23 @@ def cache_lines() -> list[Line]:
     """Which of the resources are on this machine, whole."""
     lines = []
     for name, row in resources.RESOURCES.items():
-        if found := cache.find(name):
+        if found := resources.find(name, runtime.settings()):
             lines.append(Line("ok", name, f"in {found}"))
         else:
             fix = "python -m vit_helpers prefetch"
-            lines.append(Line("note", name, f"not here ({cache.size_in_words(row.size)})", fix))
+            lines.append(Line("note", name, f"not here ({resources.size_in_words(row.size)})", fix))
     return lines
 
 
 def disk() -> Line:
     """Is there room for what is missing?"""
-    need = sum(row.size for n, row in resources.RESOURCES.items() if not cache.find(n))
-    place = cache.places()[0]
+    here = runtime.settings()
+    need = sum(r.size for n, r in resources.RESOURCES.items() if not resources.find(n, here))
+    place = here.folders[0]
     there = next(p for p in (place, *place.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
     text = f"{free / 1e9:,.1f} GB free at {there}"
-    if free >= need + cache.SPARE_BYTES:
+    if free >= need + resources.SPARE_BYTES:
         return Line("ok", "disk", text)
     fix = f"{need / 1e9:,.1f} GB are still to come: make room, or set VIT_CACHE to another disk"
     return Line("note", "disk", text, fix)

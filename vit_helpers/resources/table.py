@@ -1,16 +1,15 @@
 """Every outside thing that the course uses, by name: where it is on the Hub and its offline twin.
 
-One table, one row a resource. A row names a repository of the Hugging Face Hub at a pinned
-revision, a mirror where there is one, and the folder or file of the offline kit that takes its
-place without a network. How a row gets onto this machine is in `cache`.
+One table, one row a resource. A row names the files of a repository of the Hugging Face Hub at a
+pinned revision, other places where there are some, and the folder or file of the offline kit that
+takes its place without a network. How a row gets onto this machine is in `store`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from . import offline_kit
-from .errors import CourseError, one_of
+from .. import offline_kit
+from ..errors import one_of
 
 KIT = offline_kit.KIT
 
@@ -26,14 +25,14 @@ class File:
 
     Attributes:
         path: Where it goes, inside the folder of its resource.
-        url: Where it comes from.
-        size: Bytes; `None` where nobody says so beforehand.
+        url: Where it comes from; `None` for its place on the Hub.
+        size: Bytes; `None` where only the server knows.
         digest: `sha256:`, `md5:` or `git:` (Git's SHA-1 of a file) with hexadecimal digits;
-            `None` where none is published.
+            `None` where only the server knows. A revision of the Hub fixes it all the same.
     """
 
     path: str
-    url: str
+    url: str | None = None
     size: int | None = None
     digest: str | None = None
 
@@ -47,51 +46,39 @@ class Resource:
         kind: `model`, `dataset` or `photo`.
         hub_id: Repository on the Hub, or the address of a file.
         revision: Commit of that repository, so that the course sees the same bytes tomorrow.
-        files: Which files of the repository are needed, as patterns.
-        size: About how many bytes that is, known before anything is asked.
+        files: The files of the repository that are needed.
+        size: About how many bytes that is.
         twin: Path of the offline twin inside the kit.
         licence: Licence of the Hub's original.
         description: One line for a reader: what the Hub's original is.
         twin_description: The same for the offline twin.
-        mirror: Files to take where `hub_id` does not answer.
-        known_labels: Some label numbers with their class names. They are compared after loading:
-            a model or data set with another order of classes would be wrong without a word.
+        mirror: Files elsewhere with the same content.
+        mirror_first: Whether they are asked for before the Hub's.
     """
 
     name: str
     kind: str
     hub_id: str
     revision: str | None
-    files: tuple[str, ...]
+    files: tuple[File, ...]
     size: int
     twin: str
     licence: str
     description: str
     twin_description: str
     mirror: tuple[File, ...] = ()
-    known_labels: Mapping[int, str] = field(default_factory=dict)
+    mirror_first: bool = False
 
     def about(self, source: str) -> str:
         """The description of what a notebook with this source (`hub` or `offline`) uses."""
         return self.twin_description if source == "offline" else self.description
 
-    def check_labels(self, names) -> None:
-        """Compare class names with the ones that are known.
-
-        Args:
-            names: Class names in the order of their labels (a list, or a map from numbers).
-
-        Raises:
-            CourseError: If one of them is missing or another.
-        """
-        names = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
-        for label, name in self.known_labels.items():
-            if names.get(label) != name:
-                raise CourseError(
-                    f"Label {label} of {self.name!r} is {names.get(label)!r}, but the course "
-                    f"knows it as {name!r}: this copy has another order of classes; remove it, or "
-                    "set VIT_SOURCE=offline."
-                )
+    def address(self, file: File, endpoint: str) -> str:
+        """Where a file of this row comes from."""
+        if file.url:
+            return file.url
+        prefix = "" if self.kind == "model" else f"{self.kind}s/"
+        return f"{endpoint}/{prefix}{self.hub_id}/resolve/{self.revision}/{file.path}"
 
     @property
     def twin_path(self) -> Path:
@@ -117,7 +104,11 @@ RESOURCES = {
             kind="model",
             hub_id="google/vit-base-patch16-224",
             revision="3f49326eb077187dfe1c2a2bb15fbd74e6ab91e3",
-            files=("config.json", "preprocessor_config.json", "model.safetensors"),
+            files=(
+                File("config.json"),
+                File("preprocessor_config.json"),
+                File("model.safetensors"),
+            ),
             size=346_400_000,
             twin="quarter",
             licence="Apache-2.0",
@@ -130,18 +121,17 @@ RESOURCES = {
                 "course: the ten classes of CIFAR-10 from photographs, all others from emoji "
                 "drawings"
             ),
-            known_labels={
-                0: "tench, Tinca tinca",
-                285: "Egyptian cat",
-                999: "toilet tissue, toilet paper, bathroom tissue",
-            },
         ),
         Resource(
             name="cifar10",
             kind="dataset",
             hub_id="uoft-cs/cifar10",
             revision="0b2714987fa478483af9968de7c934580d0bb9a2",
-            files=("README.md", "plain_text/*.parquet"),
+            files=(
+                File("README.md"),
+                File("plain_text/test-00000-of-00001.parquet"),
+                File("plain_text/train-00000-of-00001.parquet"),
+            ),
             size=143_700_000,
             twin="cifar10",
             licence="unknown (Krizhevsky 2009)",
@@ -150,15 +140,19 @@ RESOURCES = {
                 "drawings of 32x32 pixels in the ten classes of CIFAR-10, the test set by other "
                 "artists than the training set"
             ),
-            known_labels={0: "airplane", 3: "cat", 9: "truck"},
         ),
         Resource(
             name="flowers102",
             kind="dataset",
             hub_id="dpdl-benchmark/oxford_flowers102",
             revision="544b55c9af69a05742ead7571cd7ae23cfcd758b",
-            files=("README.md", "data/*.parquet"),
-            size=346_000_000,
+            files=(
+                File("README.md"),
+                *(File(f"data/test-0000{i}-of-00006.parquet") for i in range(6)),
+                File("data/train-00000-of-00001.parquet"),
+                File("data/validation-00000-of-00001.parquet"),
+            ),
+            size=345_000_000,
             twin="flowers102",
             licence="unknown (Nilsback and Zisserman 2008)",
             description="8,189 photographs of 102 kinds of flowers",
@@ -167,19 +161,20 @@ RESOURCES = {
                 "artists than the training set"
             ),
             # The authors' own files, with the MD5 sums that torchvision.datasets.Flowers102 has.
+            # The Hub's copy holds the same pictures in ten times as many bytes.
             mirror=(
                 _flowers("102flowers.tgz", 344_862_509, "52808999861908f626f3c1f4e79d11fa"),
                 _flowers("imagelabels.mat", 502, "e0620be6f572b9609742df49c70aed4d"),
                 _flowers("setid.mat", 14_989, "a5357ecc9cb78c4bef273ce3793fc85c"),
             ),
-            known_labels={0: "pink primrose", 50: "petunia", 101: "blackberry lily"},
+            mirror_first=True,
         ),
         Resource(
             name="photo",
             kind="photo",
             hub_id="http://images.cocodataset.org/val2017/000000039769.jpg",
             revision=None,
-            files=("photo",),
+            files=(File("photo", "http://images.cocodataset.org/val2017/000000039769.jpg"),),
             size=173_131,
             twin="photos/cat.jpg",
             licence="CC BY 2.0 (COCO val2017)",

@@ -1,8 +1,9 @@
 """Flowers-102 from its authors' own files, in the form that the Hub's copy has."""
 
-import os
 import tarfile
 from pathlib import Path
+
+from .files import written_whole
 
 # Names of the splits on the Hub and in the authors' file. There are 1,020 + 1,020 + 6,149.
 SPLITS = {"train": "trnid", "validation": "valid", "test": "tstid"}
@@ -42,6 +43,5 @@ def flowers_to_parquet(original: Path, to: Path) -> None:
             "image": [{"bytes": pictures[name], "path": name} for name in names],
             "label": [int(labels[number - 1]) for number in numbers],
         }
-        partial = to / f"{split}.part"
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(partial)
-        os.replace(partial, to / f"{split}-00000-of-00001.parquet")
+        with written_whole(to / f"{split}-00000-of-00001.parquet") as part:
+            datasets.Dataset.from_dict(rows, features=features).to_parquet(part)

@@ -1,0 +1,449 @@
+"""One bounded download: in time, in size, in forwards, and for typed addresses to public hosts.
+
+The libraries of the Hub try again for up to two minutes before they say that there is no network,
+and each release says it with another exception. A learner in front of a cell needs an answer in
+seconds: `facts` and `to_file` bring pinned files so, and continue where a download broke off.
+
+An address that somebody typed can be a trap. It can name a machine inside your own network that
+answers only to insiders, or forward to one; it can send for ever. So `read` looks a name up once,
+wants every number that it stands for to be public, and connects to exactly that number.
+"""
+
+import contextlib
+import ipaddress
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from ..errors import CourseError
+from .files import is_whole
+
+READ_SECONDS = 10.0  # a typed address: from the call to the last byte
+MAX_BYTES = 20_000_000
+PROBE_SECONDS = 3.0  # the first request for a pinned file: is anybody there?
+STALL_SECONDS = 6.0  # the longest silence within a file
+SLOWEST = 1000  # bytes a second, over `SLOW_SECONDS`
+SLOW_SECONDS = 30.0
+TRIES = 2  # in a row without a single byte; a byte starts the count anew
+PAUSE_SECONDS = 1.0  # between two tries
+MAX_FORWARDS = 5
+CHUNK = 1 << 16
+
+
+class DownloadError(Exception):
+    """Why nothing came, in words that fit into a sentence."""
+
+
+class _Again(DownloadError):
+    """A failure that may be gone at the next try."""
+
+
+# --- a deadline ----------------------------------------------------------------------------------
+
+
+def within(seconds: float, work: Callable):
+    """The result of `work()`.
+
+    The time-out of a socket is not enough: a name server that is gone holds a request for longer,
+    and a server that sends a byte now and then holds it for ever. So a thread does the work.
+
+    Raises:
+        TimeoutError: If it takes longer; the thread is left to itself.
+    """
+    outcome = {}
+
+    def run():
+        try:
+            outcome["value"] = work()
+        except BaseException as error:  # handed on to the caller below
+            outcome["error"] = error
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if "error" in outcome:
+        raise outcome["error"]
+    if "value" not in outcome:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return outcome["value"]
+
+
+# --- connections ---------------------------------------------------------------------------------
+
+_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")  # RFC 4291: what is given out for the Internet
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address stands in the last bits
+
+
+def is_public(address: str) -> bool:
+    """Whether a number such as `93.184.215.14` or `2606:2800::1` belongs to the public Internet.
+
+    Loopback, private (RFC 1918), link-local, shared, reserved and multicast addresses do not, in
+    IPv4, in IPv6, and as an IPv4 address that is wrapped into an IPv6 one.
+    """
+    number = ipaddress.ip_address(address.split("%")[0])  # fe80::1%eth0 names an interface, too
+    if number.version == 6:
+        if number in _NAT64:
+            number = ipaddress.IPv4Address(number.packed[-4:])
+        elif number.ipv4_mapped:
+            number = number.ipv4_mapped
+        elif number not in _GLOBAL_IPV6 or number.sixtofour or number.teredo:
+            return False
+    return number.is_global and not number.is_multicast
+
+
+class _NotPublic(Exception):
+    """A name stands for a number that is not public."""
+
+
+class _Adapter(HTTPAdapter):
+    """Connects to the numbers that were checked, and can hang up from another thread."""
+
+    def __init__(self, public: bool):
+        self.public, self.sockets = public, []
+        super().__init__()
+
+    def init_poolmanager(self, *args, **kwargs):
+        """Let the pools make connections of ours."""
+        super().init_poolmanager(*args, **kwargs)
+        connect = self.connect
+
+        class Plain(HTTPConnection):
+            def _new_conn(self):
+                return connect(self.host, self.port, self.timeout)
+
+        class Secure(HTTPSConnection):
+            def _new_conn(self):
+                return connect(self.host, self.port, self.timeout)
+
+        pools = {"http": (HTTPConnectionPool, Plain), "https": (HTTPSConnectionPool, Secure)}
+        self.poolmanager.pool_classes_by_scheme = {
+            scheme: type("Pool", (pool,), {"ConnectionCls": kind})
+            for scheme, (pool, kind) in pools.items()
+        }
+
+    def connect(self, host: str, port: int, timeout):
+        """Look the name up once, check every number behind it, and connect to one of them."""
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        numbers = list(dict.fromkeys(entry[4][0] for entry in found))
+        for number in numbers:
+            if self.public and not is_public(number):
+                raise _NotPublic(number)
+        for number in numbers:
+            try:
+                made = socket.create_connection((number, port), timeout=timeout)
+                self.sockets.append(made)
+                return made
+            except OSError:
+                if number == numbers[-1]:
+                    raise
+
+    def hang_up(self) -> None:
+        """Close every connection; a thread that reads from one ends."""
+        for made in self.sockets:
+            with contextlib.suppress(OSError):
+                made.shutdown(socket.SHUT_RDWR)
+
+
+def _session(adapter: _Adapter) -> requests.Session:
+    session = requests.Session()
+    # Behind a proxy the number of a host cannot be checked.
+    session.trust_env = not adapter.public
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def _follow(session, url: str, seconds: float, headers=None, method: str = "GET"):
+    """Ask, and ask again where the answer is another address: `(response, headers of all)`."""
+    headers = {"User-Agent": "vit-helpers", "Accept-Encoding": "identity", **(headers or {})}
+    collected: dict[str, str] = {}
+    for _ in range(MAX_FORWARDS + 1):
+        if not _is_http(url):
+            raise DownloadError(f"{_short(url)} is no http:// or https:// address")
+        response = session.request(
+            method, url, headers=headers, stream=True, timeout=seconds, allow_redirects=False
+        )
+        collected = {**{k.lower(): v for k, v in response.headers.items()}, **collected}
+        target = session.get_redirect_target(response)
+        if target is None:
+            return response, collected
+        response.close()
+        forward = urljoin(response.url, target)
+        if urlsplit(forward).netloc != urlsplit(url).netloc:
+            headers.pop("Authorization", None)  # a token is for the host that it was meant for
+            if method == "HEAD":
+                return response, collected
+        url = forward
+    raise DownloadError(f"{_short(url)} forwards for ever")
+
+
+# --- a typed address -----------------------------------------------------------------------------
+
+
+def read(url: str) -> bytes:
+    """What an address answers: at most `MAX_BYTES`, within `READ_SECONDS` seconds.
+
+    Args:
+        url: Begins with `http://` or `https://`.
+
+    Raises:
+        CourseError: If it is no such address, leads to a host that is not public, does not
+            answer, does not end in time, or is too large.
+    """
+    if not _is_http(url):
+        raise CourseError(
+            f"{_short(url)} is no http:// or https:// address, and only those are loaded: save "
+            "the picture and give its path."
+        )
+    adapter = _Adapter(public=True)
+    try:
+        return within(READ_SECONDS, lambda: _read(_session(adapter), url))
+    except _NotPublic as error:
+        raise CourseError(
+            f"{_short(url)} leads to {error}, which is no public address: pictures are loaded "
+            "from public servers only, so save it and give its path."
+        ) from None
+    except DownloadError as error:
+        advice = "open it in a browser" if "forwards" in str(error) else "check the address"
+        raise CourseError(f"{error}: {advice}.") from None
+    except (TimeoutError, requests.Timeout):
+        raise CourseError(
+            f"{_short(url)} did not arrive within {READ_SECONDS:g} seconds: choose a smaller "
+            "picture or another server."
+        ) from None
+    except (OSError, ValueError) as error:  # those of requests are among them
+        raise CourseError(
+            f"{_short(url)} could not be loaded ({_reason(error)}): check the address and the "
+            "network."
+        ) from None
+    finally:
+        adapter.hang_up()
+
+
+def _read(session, url: str) -> bytes:
+    response, _ = _follow(session, url, READ_SECONDS)
+    with response:
+        if response.status_code != 200:
+            raise DownloadError(f"{_short(url)} answered with status {response.status_code}")
+        length = response.headers.get("Content-Length", "")
+        announced = int(length) if length.isdecimal() else None
+        content = bytearray()
+        cut = None
+        if (announced or 0) <= MAX_BYTES:
+            try:
+                for chunk in response.iter_content(CHUNK):
+                    content += chunk
+                    if len(content) > MAX_BYTES:
+                        break
+            except requests.RequestException as error:
+                cut = error
+    if max(announced or 0, len(content)) > MAX_BYTES:
+        raise DownloadError(f"{_short(url)} is larger than {MAX_BYTES // 10**6} MB")
+    if announced is not None and len(content) < announced:
+        raise ConnectionError(f"broken off before the end of its {announced} bytes")
+    if cut is not None:
+        raise cut
+    return bytes(content)
+
+
+def _is_http(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://"))
+
+
+def _short(url: str) -> str:
+    return url if len(url) <= 100 else url[:99] + "…"
+
+
+def _reason(error: BaseException) -> str:
+    """The first cause of an error in words, such as `Connection refused`."""
+    for _ in range(8):
+        inner = next((a for a in error.args if isinstance(a, BaseException)), None)
+        inner = inner or getattr(error, "reason", None) or error.__cause__ or error.__context__
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+# --- pinned files --------------------------------------------------------------------------------
+
+
+def facts(url: str, headers: dict | None = None, tries: int = 1) -> tuple[int | None, str | None]:
+    """Size and digest of a file as a Hub tells them, within `PROBE_SECONDS` a try.
+
+    Raises:
+        DownloadError: If it does not answer in time, or not like a server of files.
+    """
+    for left in reversed(range(tries)):
+        try:
+            _, found = _request(url, PROBE_SECONDS, headers, method="HEAD")
+            break
+        except _Again as error:
+            if not left:
+                raise DownloadError(str(error)) from None
+            time.sleep(PAUSE_SECONDS)
+    if "text/html" in found.get("content-type", ""):
+        raise DownloadError(f"{_host(url)} answered with a web page: log in to this network")
+    tag = found.get("x-linked-etag") or found.get("etag") or ""
+    digits = tag.removeprefix("W/").strip('"')
+    kind = {64: "sha256", 40: "git"}.get(len(digits) if re.fullmatch("[0-9a-f]*", digits) else 0)
+    size = found.get("x-linked-size") or found.get("content-length") or ""
+    return int(size) if size.isdecimal() else None, f"{kind}:{digits}" if kind else None
+
+
+def to_file(
+    url: str,
+    path: Path,
+    bar,
+    size: int | None = None,
+    digest: str | None = None,
+    headers: dict | None = None,
+) -> Path:
+    """Download one file. What was begun is continued; what is whole is kept.
+
+    The bytes go to `<name>.part`, which gets its name only when size and digest are right.
+
+    Args:
+        url: Where it comes from.
+        path: Where it goes; folders are made.
+        bar: A tqdm bar in bytes.
+        size: In bytes; `None` where nobody says, then at most `MAX_BYTES`.
+        digest: As `files.digest_of` writes it; `None` where nobody says.
+        headers: More headers for the request.
+
+    Raises:
+        DownloadError: If the server is silent, breaks off or sends something else, or if the disk
+            is full.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if digest and is_whole(path, size, digest):
+            bar.update(path.stat().st_size)
+            return path
+        if digest is None:  # nothing would tell whether two halves belong together
+            part.unlink(missing_ok=True)
+        resumed = part.is_file()
+        _fill(part, url, size, headers, bar)
+        if not is_whole(part, size, digest) and resumed:  # what was here before may be to blame
+            bar.update(-part.stat().st_size)
+            part.unlink()
+            _fill(part, url, size, headers, bar)
+        if not is_whole(part, size, digest):
+            bar.update(-part.stat().st_size)
+            part.unlink()
+            raise DownloadError(f"{path.name} arrived damaged")
+        os.replace(part, path)
+    except OSError as error:
+        raise DownloadError(f"{path} cannot be written ({error.strerror or error})") from None
+    return path
+
+
+def _fill(part: Path, url: str, size: int | None, headers, bar) -> None:
+    """Append to `part` until it has its size; try again as long as bytes arrive."""
+    done = part.stat().st_size if part.is_file() else 0
+    if size is not None and done > size:
+        part.unlink()
+        done = 0
+    bar.update(done)
+    failures = 0
+    while size is None or done < size:
+        before = done
+        try:
+            done = _append(part, url, done, size or MAX_BYTES, headers, bar)
+            if size is None or done == size:
+                return
+            raise _Again(f"{part.stem} ended early, after {done} of {size} bytes")
+        except _Again as error:
+            done = part.stat().st_size if part.is_file() else 0
+            failures = failures + 1 if done <= before else 1
+            if failures >= TRIES:
+                raise DownloadError(str(error)) from None
+            bar.set_postfix_str("broken off, trying again")
+            time.sleep(PAUSE_SECONDS)
+
+
+def _append(part: Path, url: str, start: int, most: int, headers, bar) -> int:
+    """One request from byte `start` on. Returns the length of the file afterwards."""
+    resume = {"Range": f"bytes={start}-"} if start else {}
+    response, _ = _request(url, STALL_SECONDS, {**(headers or {}), **resume})
+    continues = response.status_code == 206  # some servers always begin at the beginning
+    if start and not continues:
+        bar.update(-start)
+    began, arrived = time.monotonic(), 0
+    with response, part.open("ab" if continues else "wb") as out:
+        try:
+            for chunk in response.iter_content(CHUNK):
+                out.write(chunk)
+                bar.update(len(chunk))
+                arrived += len(chunk)
+                if out.tell() > most:
+                    raise DownloadError(f"{part.stem} is larger than {most} bytes")
+                if time.monotonic() - began > SLOW_SECONDS:
+                    if arrived < SLOWEST * SLOW_SECONDS:
+                        raise _Again(f"{_host(url)} sends too slowly")
+                    began, arrived = time.monotonic(), 0
+        except requests.RequestException as error:
+            raise _Again(_why(error, url, STALL_SECONDS)) from None
+        return out.tell()
+
+
+def _request(url: str, seconds: float, headers=None, method: str = "GET"):
+    """`(response, headers)` of a request that succeeds within some seconds."""
+    if not _is_http(url):
+        raise DownloadError(f"{_short(url)} does not begin with https://, as HF_ENDPOINT must")
+    if not (headers or {}).get("Authorization", "").isascii():
+        raise DownloadError("HF_TOKEN has a letter that no token has: copy it again")
+    adapter = _Adapter(public=False)
+    try:
+        response, collected = within(
+            seconds, lambda: _follow(_session(adapter), url, seconds, headers, method)
+        )
+    except TimeoutError:
+        adapter.hang_up()
+        raise _Again(f"{_host(url)} did not answer within {seconds:g} s") from None
+    except requests.RequestException as error:
+        raise _Again(_why(error, url, seconds)) from None
+    except OSError as error:  # of requests itself: a bundle of certificates that is not there
+        raise DownloadError(f"{_host(url)} cannot be asked ({_reason(error)})") from None
+    if response.ok:  # a forward to another host, where only the headers were wanted, is, too
+        return response, collected
+    response.close()
+    reason = f"{_host(url)} answered with status {response.status_code}"
+    if response.status_code == 429:
+        raise DownloadError(f"{reason}: too many requests, wait some minutes")
+    if response.status_code >= 500 or response.status_code == 416:  # 416: there is no such byte
+        raise _Again(reason)
+    if response.status_code == 401 and "Authorization" in (headers or {}):
+        raise DownloadError(f"{reason}: is HF_TOKEN right?")
+    raise DownloadError(reason)
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or url
+
+
+def _why(error: requests.RequestException, url: str, seconds: float) -> str:
+    host = _host(url)
+    if isinstance(error, requests.Timeout) or "timed out" in str(error):
+        return f"{host} did not answer within {seconds:g} s"
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"there is no secure connection to {host}"
+    text = str(error)
+    if "refused" not in text and any(
+        word in text for word in ("IncompleteRead", "reset", "aborted", "without response")
+    ):
+        return f"the connection to {host} broke off"
+    if isinstance(error, requests.ConnectionError):
+        return f"there is no connection to {host}"
+    return f"{host}: {_reason(error)}"

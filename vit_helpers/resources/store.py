@@ -1,0 +1,337 @@
+"""Where the resources of the course lie on this machine, and how they get there.
+
+A resource is a plain folder, `<name>-<revision>`, without links: it can be copied to a stick or a
+share. It is looked for in the folders of `Settings`, then in the cache of the Hugging Face
+libraries. Only what has the right size and digest is used, and nobody is asked over the network
+for what is there.
+"""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import CourseError
+from . import download, flowers, table
+from .files import digest_of, is_whole, written_whole
+from .table import File, Resource
+
+LIST = "FILES.json"  # is written last: a folder that has it is complete
+SPARE_BYTES = 200_000_000
+
+
+class ResourceError(CourseError):
+    """A resource could not be brought. `reason` says why, without what to do."""
+
+    def __init__(self, row: Resource, reason: str):
+        self.reason = f"{row.name!r} ({row.hub_id}) could not be downloaded: {reason}"
+        super().__init__(
+            f"{self.reason}; try again (what has arrived is kept), or run "
+            "`python -m vit_helpers prefetch` where the network is good, or set VIT_SOURCE=offline."
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What this machine and its user decide about resources.
+
+    Attributes:
+        folders: Where resources are looked for, in order; the first that can be written takes
+            what is downloaded.
+        endpoint: Address of the Hub.
+        token: For the Hub; may be empty.
+        hub_cache: Where the libraries of the Hub keep their files, or `None`.
+        offline: Whether nobody may be asked.
+        bar: Makes a tqdm bar.
+    """
+
+    folders: tuple[Path, ...]
+    endpoint: str
+    token: str
+    hub_cache: Path | None
+    offline: bool
+    bar: Callable
+
+    def headers(self, url: str) -> dict[str, str]:
+        """What a request to this address carries: the token goes to the Hub alone."""
+        is_hub = self.token and url.startswith(self.endpoint + "/")
+        return {"Authorization": f"Bearer {self.token}"} if is_hub else {}
+
+
+# --- what is here --------------------------------------------------------------------------------
+
+
+def find(name: str, settings: Settings) -> Path | None:
+    """Folder of a resource on this machine if it is complete and undamaged, else `None`."""
+    row = table.get(name)
+    for place in settings.folders:
+        if _complete(place / folder_name(row)):
+            return place / folder_name(row)
+    return _in_hub_cache(row, settings.hub_cache)
+
+
+def files(name: str, folder: Path) -> list[Path]:
+    """The files of a resource inside a folder that `find` or `bring` returned."""
+    row = table.get(name)
+    if (folder / LIST).is_file():
+        return sorted(folder / file.path for file in _listed(folder))
+    return sorted(folder / file.path for file in row.files)
+
+
+def folder_name(row: Resource) -> str:
+    """Name of the folder of a resource."""
+    return f"{row.name}-{row.revision[:8]}" if row.revision else row.name
+
+
+def _listed(folder: Path) -> list[File]:
+    """The files that a finished download noted; none where the list cannot be read."""
+    try:
+        found = json.loads((folder / LIST).read_text(encoding="utf-8"))
+        return [File(path=f["path"], size=f["size"], digest=f["digest"]) for f in found]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _complete(folder: Path) -> bool:
+    listed = _listed(folder)
+    return bool(listed) and all(is_whole(folder / f.path, f.size, f.digest) for f in listed)
+
+
+def _write_list(folder: Path) -> None:
+    skipped = (LIST, ".part")
+    paths = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith(skipped))
+    listed = [
+        {"path": p.relative_to(folder).as_posix(), "size": p.stat().st_size, "digest": digest_of(p)}
+        for p in paths
+    ]
+    with written_whole(folder / LIST) as part:
+        part.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+
+
+def _in_hub_cache(row: Resource, hub_cache: Path | None) -> Path | None:
+    """The snapshot that `huggingface_hub` keeps, if it has all files.
+
+    It names a file's content by its digest, so even there a damaged file is found out.
+    """
+    if row.kind == "photo" or hub_cache is None:
+        return None
+    repository = f"{row.kind}s--" + row.hub_id.replace("/", "--")
+    snapshot = hub_cache / repository / "snapshots" / str(row.revision)
+    kinds = {64: "sha256", 40: "git"}
+    for file in row.files:
+        kind = kinds.get(len((snapshot / file.path).resolve().name))
+        digest = f"{kind}:{(snapshot / file.path).resolve().name}"
+        if kind is None or not is_whole(snapshot / file.path, None, digest):
+            return None
+    return snapshot
+
+
+# --- bring what is not ---------------------------------------------------------------------------
+
+
+def hub_answers(settings: Settings) -> str:
+    """Empty if the Hub answers within three seconds, else why it does not."""
+    row = table.get("classifier")
+    try:
+        _ask(row, row.files[0], settings)
+    except download.DownloadError as error:
+        return str(error)
+    return ""
+
+
+def _ask(row: Resource, file: File, settings: Settings, tries: int = 1) -> File:
+    """The file with its address, and with size and digest as far as anybody knows them."""
+    if settings.offline:
+        raise download.DownloadError("HF_HUB_OFFLINE=1 forbids to ask the Hub")
+    url = row.address(file, settings.endpoint)
+    size, digest = download.facts(url, settings.headers(url), tries)
+    if file.digest:
+        return File(file.path, url, file.size, file.digest)
+    if row.revision and not digest:
+        raise download.DownloadError(f"{settings.endpoint} does not answer like the Hub")
+    known = digest if row.revision else None  # what a web server calls a tag is no digest
+    return File(file.path, url, size, known)
+
+
+def bring(names, settings: Settings, to: Path | None = None, tries: int = 1) -> dict[str, Path]:
+    """Make sure that resources are on this machine; download what is missing.
+
+    Args:
+        names: Names of resources.
+        settings: Of this machine.
+        to: Folder to bring them to, whatever is elsewhere; by default the first folder that can
+            be written, and nothing that is in any folder already.
+        tries: How often to ask a server before it counts as gone.
+
+    Returns:
+        The folder of each resource.
+
+    Raises:
+        ResourceError: If one could not be brought. What has arrived is kept.
+        CourseError: If the disk is too small, or no folder can be written.
+    """
+    folders = {} if to else {n: found for n in names if (found := find(n, settings))}
+    missing = [table.get(n) for n in names if n not in folders]
+    if not missing:
+        return folders
+    to = _writable([to] if to else list(settings.folders))
+    folders |= {row.name: to / folder_name(row) for row in missing}
+    if all(_complete(folders[row.name]) for row in missing):
+        return folders
+    with _alone(to):
+        # Only now, because another process may have just brought them.
+        missing = [row for row in missing if not _complete(folders[row.name])]
+        here = {row.name: found for row in missing if (found := find(row.name, settings))}
+        for name, found in here.items():
+            _copy(name, found, folders[name])
+        if rest := [row for row in missing if row.name not in here]:
+            _download(rest, folders, to, settings, tries)
+    return folders
+
+
+@contextlib.contextmanager
+def _alone(to: Path):
+    """Two notebooks that start together must not write into the same file."""
+    lock = FileLock(to / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is downloading to {to}: waiting for it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _download(missing: list[Resource], folders, to: Path, settings: Settings, tries: int):
+    """Ask everybody before the first byte is fetched, so that a dead network is known soon."""
+    plan = {}
+    for row in sorted(missing, key=lambda row: bool(row.mirror)):  # what has no other way first
+        plan[row.name] = _first_that_answers(row, _ways(row), settings, tries)
+    _check_space({name: listed for name, (listed, _) in plan.items()}, folders, to)
+    for row in missing:
+        size = size_in_words(sum(f.size or row.size for f in plan[row.name][0]))
+        print(f"downloading {row.name} ({row.hub_id}, {size}) to {folders[row.name]}", flush=True)
+    total = sum(f.size or 0 for listed, _ in plan.values() for f in listed)
+    with settings.bar(total=total, unit="B", unit_scale=True) as progress:
+        for row in missing:
+            progress.set_description_str(row.name)
+            _bring_one(row, *plan[row.name], folders[row.name], settings, progress)
+
+
+def _ways(row: Resource) -> list[tuple[File, ...]]:
+    """The places that a row can come from: each a list of files."""
+    ways = [row.files] + ([row.mirror] if row.mirror else [])
+    return ways[::-1] if row.mirror_first else ways
+
+
+def _first_that_answers(row: Resource, ways, settings: Settings, tries: int = 1):
+    """`(files of the first way that answers, the ways after it)`."""
+    reasons = []
+    for number, way in enumerate(ways):
+        try:
+            return [_ask(row, file, settings, tries) for file in way], ways[number + 1 :]
+        except download.DownloadError as error:
+            reasons.append(str(error))
+    raise ResourceError(row, ", and its mirror: ".join(dict.fromkeys(reasons))) from None
+
+
+def _bring_one(row: Resource, listed: list[File], others, folder: Path, settings, progress) -> None:
+    """Fetch the files of the way that answered; where that fails, those of the next one."""
+    try:
+        for file in listed:
+            url, path = file.url or "", folder / file.path
+            headers = settings.headers(url)
+            download.to_file(url, path, progress, file.size, file.digest, headers)
+            if row.kind == "photo" and not _is_picture(path):  # nobody publishes its digest
+                path.unlink()
+                raise download.DownloadError("what arrived is no whole picture")
+    except download.DownloadError as error:
+        if not others:
+            raise ResourceError(row, str(error)) from None
+        try:
+            listed, others = _first_that_answers(row, others, settings)
+            progress.total = (progress.total or 0) + sum(f.size or 0 for f in listed)
+            return _bring_one(row, listed, others, folder, settings, progress)
+        except ResourceError as second:
+            reason = second.reason.partition("could not be downloaded: ")[2]
+            raise ResourceError(row, f"{error}, and its mirror: {reason}") from None
+    with _writing(folder):
+        if any(file.path.startswith("original/") for file in listed):
+            shutil.rmtree(folder / "data", ignore_errors=True)  # what the Hub began to send
+            (folder / "README.md").unlink(missing_ok=True)
+            flowers.flowers_to_parquet(folder / "original", folder / "data")
+        shutil.rmtree(folder / "original", ignore_errors=True)
+        _write_list(folder)
+
+
+def _is_picture(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _copy(name: str, found: Path, folder: Path) -> None:
+    print(f"copying {name} from {found}", flush=True)
+    with _writing(folder):
+        for path in files(name, found):
+            target = folder / path.relative_to(found)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        _write_list(folder)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path):
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise CourseError(
+            f"{folder} cannot be written ({reason}): make room and try again."
+        ) from None
+
+
+def _writable(tried: list[Path]) -> Path:
+    for place in tried:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=place).close()
+            return place
+        except OSError:
+            continue
+    named = " nor ".join(str(place) for place in tried)
+    raise CourseError(f"Nothing can be written to {named}: set VIT_CACHE to another folder.")
+
+
+def _check_space(plan: dict[str, list[File]], folders: dict[str, Path], to: Path) -> None:
+    need = 0
+    for name, listed in plan.items():
+        have = sum(p.stat().st_size for p in folders[name].rglob("*") if p.is_file())
+        size = sum(f.size or table.get(name).size for f in listed)
+        # An archive is unpacked, so it needs its place twice.
+        packed = any(f.path.startswith("original/") for f in listed)
+        need += max(0, size - have) + (size if packed else 0)
+    free = shutil.disk_usage(to).free
+    if free < need + SPARE_BYTES:
+        raise CourseError(
+            f"{', '.join(plan)} need {size_in_words(need)}, but {to} has "
+            f"{size_in_words(free)} left: "
+            "make room, or set VIT_CACHE to a folder on another disk."
+        )
+
+
+def size_in_words(size: int) -> str:
+    """A number of bytes for a reader: `346 MB`."""
+    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
