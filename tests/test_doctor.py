@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from vit_helpers import cache
+from vit_helpers import resources
 from vit_helpers.cli import doctor
 
 GIB = 2**30
@@ -20,7 +20,8 @@ AWAY = doctor.Line("note", "Hub", "there is no connection to huggingface.co")
 
 
 def test_every_line_that_is_not_good_has_a_remedy_and_the_page_is_one(monkeypatch):
-    monkeypatch.setattr(cache, "hub_answers", lambda: "there is no connection to huggingface.co")
+    reason = "there is no connection to huggingface.co"
+    monkeypatch.setattr(resources, "hub_answers", lambda settings: reason)
     lines = doctor.examine()
     assert all(line.fix for line in lines if line.state != "ok")
     page = doctor.page(lines).splitlines()
