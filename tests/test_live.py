@@ -264,7 +264,7 @@ def test_changes_equal_those_of_pytorch(page, model_and_processor, photo, heads,
     assert abs(shares_of(page) - expected).max() < CLOSE
     keep = [0, *(i + 1 for i in range(196) if i not in hidden)]
     assert abs(maps_of(page)[:, :, keep][..., keep] - attention).max() < BYTE
-    page.get_by_text("Back to the unchanged model").click()
+    page.locator("#reset").click()
     settle(page)
     expected, _ = Changed(model)(pixels_of(photo, processor))
     assert abs(shares_of(page) - expected).max() < CLOSE
@@ -342,3 +342,283 @@ def test_what_is_no_picture_gives_a_sentence_and_the_page_lives(page, name, cont
     choose(page, PHOTOS[1].stem)
     assert page.locator("#trouble").is_hidden()
     assert not np.array_equal(shares_of(page), before)
+
+
+# --- what a visitor does -------------------------------------------------------------------------
+
+
+def switched(page):
+    """Numbers of heads off, blocks skipped, patches hidden."""
+    return tuple(page.evaluate("() => Object.values(live.changes.count)"))
+
+
+def test_a_click_on_the_board_looks_or_switches(page):
+    title = page.locator(".vx-title").first
+    page.get_by_label("Layer 4, head 7: on", exact=True).click()
+    settle(page)
+    assert "Layer 4, head 7" in title.inner_text()
+    assert switched(page) == (0, 0, 0)
+    page.get_by_text("Click: switch it off or on").click()
+    page.get_by_label("Layer 4, head 7: on, shown", exact=True).click()
+    page.get_by_label("Layer 11, head 0: on", exact=True).click()
+    page.get_by_label("Skip block 3", exact=True).click()
+    settle(page)
+    assert switched(page) == (2, 1, 0)
+    assert "(off)" in title.inner_text()
+    said = page.locator("#changes").inner_text()
+    assert said.startswith("With 2 heads off, 1 block skipped: ") and "points" in said
+    assert page.locator("#top small").first.inner_text().endswith("%")
+    page.screenshot(path=SCREENSHOTS / "live-changed.png", full_page=True)
+    page.locator("#reset").click()
+    settle(page)
+    assert switched(page) == (0, 0, 0)
+    assert page.locator("#changes").inner_text() == ""
+    page.get_by_text("Click: look at it").click()
+
+
+def test_the_brush_hides_and_shows_patches(page):
+    box = page.locator("#stage").bounding_box()
+
+    def at(row, column):
+        return box["x"] + (column + 0.5) * box["width"] / 14, box["y"] + (row + 0.5) * (
+            box["height"] / 14
+        )
+
+    page.get_by_label("Brush size").select_option("3")
+    page.mouse.move(*at(5, 5))
+    page.mouse.down()
+    page.mouse.move(*at(5, 8), steps=6)
+    page.mouse.up()
+    settle(page)
+    assert switched(page) == (0, 0, 18)
+    hidden = np.array(page.evaluate("() => Array.from(live.changes.hidden)")).reshape(14, 14)
+    assert hidden[4:7, 4:10].all()
+    page.get_by_text("Show again").click()
+    page.get_by_label("Brush size").select_option("1")
+    page.mouse.click(*at(5, 5))
+    settle(page)
+    assert switched(page) == (0, 0, 17)
+    page.get_by_text("Hide patches").click()
+    page.get_by_label("Brush size").select_option("5")
+    page.mouse.move(*at(0, 0))
+    page.mouse.down()
+    for row in range(0, 14, 3):
+        page.mouse.move(*at(row, 0))
+        page.mouse.move(*at(row, 13), steps=14)
+    page.mouse.up()
+    settle(page)
+    assert switched(page) == (0, 0, 195)  # one stays, or there would be no picture
+    page.get_by_label("Brush size").select_option("3")
+
+
+def test_only_the_strongest_patches_are_kept(page, model_and_processor, run):
+    _, maps, _ = run(pixels_of(PHOTOS[0], model_and_processor[1]).numpy())
+    page.evaluate("() => live.explorer.panels[0].choose({ kind: 'mean', layer: 11 })")
+    page.locator("#keep").fill("10")
+    settle(page)
+    order = np.argsort(maps[11].mean(axis=0)[0, 1:])[::-1]
+    kept = np.flatnonzero(np.array(page.evaluate("() => Array.from(live.changes.hidden)")) == 0)
+    assert len(kept) == 10 and len(set(kept) & set(order[:10].tolist())) >= 9  # bytes may tie
+    assert page.locator("#keep-count").inner_text() == "10 of 196 patches"
+    page.locator("#keep-on").uncheck()
+    settle(page)
+    assert switched(page) == (0, 0, 0)
+
+
+def test_the_keyboard_reaches_everything(page):
+    page.locator("#stage").focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):  # the first shows the middle
+        page.keyboard.press(key)
+    assert page.locator("#spoken").inner_text() == "row 9, column 9: shown"
+    page.keyboard.press(" ")
+    settle(page)
+    hidden = page.evaluate("() => live.changes.hidden.indexOf(1)")
+    assert switched(page)[2] == 9 and hidden == 7 * 14 + 7
+    page.get_by_label("Layer 0, head 0", exact=False).focus()
+    for key in ("ArrowRight", "ArrowDown", "x", "Enter"):
+        page.keyboard.press(key)
+    settle(page)
+    assert page.evaluate("() => live.changes.off.indexOf(1)") == 12 + 1
+    assert "Layer 1, head 1" in page.locator(".vx-title").first.inner_text()
+    page.wait_for_timeout(900)  # a screen reader hears the answer when it rests
+    said = page.locator("#spoken").inner_text()
+    assert said.startswith("With 1 head off, 9 patches of 196 hidden: ")
+    unreachable = page.evaluate(
+        """() => [...document.querySelectorAll('button, input, select, a, summary')].filter(
+            (e) => e.checkVisibility() && e.tabIndex < 0 && !e.closest('#heads')).length"""
+    )
+    assert unreachable == 0
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('button, input, select')].filter((e) =>
+            !e.textContent.trim() && !e.ariaLabel && !e.labels?.length).length"""
+    )
+    assert nameless == 0
+
+
+def test_a_link_brings_the_changes_back(page, chromium, server):
+    choose(page, PHOTOS[2].stem)
+    page.evaluate(
+        """() => { live.switchHead(3, 4); live.switchBlock(7); live.stroke(100, true);
+                   live.look(5, 6); }"""
+    )
+    settle(page)
+    expected = shares_of(page)
+    link = page.url
+    assert f"photo={PHOTOS[2].stem}" in link and len(link) < 400
+    with opened(chromium, link) as other:
+        settle(other)
+        assert switched(other) == (1, 1, 9)
+        assert abs(shares_of(other) - expected).max() < 1e-6
+        assert "Layer 5, head 6" in other.locator(".vx-title").first.inner_text()
+        assert other.locator("#changes").inner_text().startswith("With 1 head off, 1 block")
+    nonsense = f"{server}#heads=zzz&patches={'f' * 90}&map=9.99.99&norm=-1&photo=none"
+    with opened(chromium, nonsense) as other:
+        assert switched(other) == (0, 0, 0)
+
+
+def test_the_tour_has_six_steps_and_can_be_left(page):
+    page.get_by_text("Tour in six steps").click()
+    titles = []
+    for step in range(6):
+        assert page.locator("#tour-step").inner_text() == f"Step {step + 1} of 6"
+        titles.append(page.locator("#tour h2:visible").inner_text())
+        assert page.evaluate("() => document.activeElement.tagName") == "H2"
+        assert page.locator(".lit").count() == 1
+        page.screenshot(path=SCREENSHOTS / f"live-tour-{step + 1}.png")
+        page.locator("#tour-next").click()
+        settle(page)
+    assert len(set(titles)) == 6 and page.locator("#tour").is_hidden()
+    assert switched(page)[2] == 36  # the last step has hidden the centre
+    page.get_by_text("Tour in six steps").click()
+    page.keyboard.press("Escape")
+    assert page.locator("#tour").is_hidden() and page.locator(".lit").count() == 0
+
+
+def test_pictures_are_dropped_and_pasted(page):
+    transfer = """(name) => {
+        const canvas = document.createElement("canvas");
+        canvas.width = canvas.height = 64;
+        canvas.getContext("2d").fillRect(0, 0, 64, 64);
+        return new Promise((done) => canvas.toBlob((blob) => {
+            const data = new DataTransfer();
+            data.items.add(new File([blob], "black.png", { type: "image/png" }));
+            const options = { bubbles: true, cancelable: true };
+            const event = name === "paste"
+                ? new ClipboardEvent("paste", { ...options, clipboardData: data })
+                : new DragEvent("drop", { ...options, dataTransfer: data });
+            document.body.dispatchEvent(event);
+            done();
+        }));
+    }"""
+    for name in ("drop", "paste"):
+        choose(page, PHOTOS[0].stem)
+        page.evaluate(transfer, name)
+        settle(page)
+        assert page.evaluate("() => live.rgb.every((value) => value === 0)")
+        assert "photo=" not in page.url
+
+
+def test_the_camera_or_a_sentence(chromium, server):
+    with opened(chromium, server) as page:
+        page.evaluate("() => (navigator.mediaDevices.getUserMedia = () => Promise.reject())")
+        page.get_by_role("button", name="Camera").click()
+        page.locator("#trouble:visible").wait_for()
+        assert "camera is not there" in page.locator("#trouble").inner_text()
+        page.evaluate(
+            """() => {
+                const canvas = document.createElement("canvas");
+                canvas.width = canvas.height = 320;
+                const pen = canvas.getContext("2d");
+                setInterval(() => {
+                    pen.fillStyle = "red";
+                    pen.fillRect(0, 0, 320, 320);
+                }, 30);
+                navigator.mediaDevices.getUserMedia = async () => canvas.captureStream();
+            }"""
+        )
+        page.get_by_role("button", name="Camera").click()
+        page.get_by_text("Take the picture").click()
+        settle(page)
+        red, green, blue = page.evaluate("() => Array.from(live.rgb.slice(0, 3))")
+        assert red > 200 and green < 60 and blue < 60
+        assert page.locator("#trouble").is_hidden()
+
+
+def test_an_old_browser_gets_a_sentence(chromium, server):
+    with opened(chromium, server, ready=False) as page:
+        page.add_init_script("WebAssembly.validate = () => false;")
+        page.reload()
+        page.locator("#trouble:visible").wait_for()
+        assert "needs WebAssembly with SIMD" in page.locator("#trouble").inner_text()
+
+
+def test_without_workers_it_runs_beside_the_page(chromium, server):
+    with opened(chromium, server, ready=False) as page:
+        page.add_init_script("delete globalThis.Worker;")
+        page.reload()
+        settle(page)
+        assert page.locator("#top .name").first.inner_text()
+
+
+# --- forms and sizes -----------------------------------------------------------------------------
+
+
+def test_one_file_works_from_the_disk(chromium, folder, page):
+    expected = shares_of(page)
+    with opened(chromium, (folder / "vit-live.html").as_uri()) as other:
+        assert abs(shares_of(other) - expected).max() < 1e-6
+        other.evaluate("() => live.switchHead(11, 0)")
+        settle(other)
+        assert other.locator("#changes").inner_text().startswith("With 1 head off")
+        other.screenshot(path=SCREENSHOTS / "live-file.png", full_page=True)
+
+
+def test_the_folder_from_the_disk_says_what_to_open(chromium, folder):
+    address = (folder / "live" / "index.html").as_uri()
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(address)
+    assert "open vit-live.html" in page.locator("#trouble").inner_text()
+    context.close()
+
+
+def test_a_phone_in_the_dark(chromium, server):
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with opened(chromium, server, color_scheme="dark", device_scale_factor=2, **phone) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.screenshot(path=SCREENSHOTS / "live-phone.png", full_page=True)
+        ground = "getComputedStyle(document.body).backgroundColor"
+        dark = page.evaluate(ground)
+        page.locator("#theme").click()
+        assert page.evaluate(ground) != dark
+        stage = page.locator("#stage")
+        stage.scroll_into_view_if_needed()
+        stage.tap(position={"x": 100, "y": 80})
+        settle(page)
+        assert switched(page)[2] == 9
+
+
+def test_sizes(folder):
+    sizes = [path.stat().st_size for path in (folder / "live").iterdir()]
+    assert sum(sizes) <= 30e6
+    assert (folder / "vit-live.html").stat().st_size <= 30e6
+    ours = (folder / "live").glob("*.js")
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in ours) <= 2000
+
+
+def test_no_text_of_the_model_is_in_the_page():
+    """Another model of save_pretrained may stand in the kit's place."""
+    page = (build.HERE / "index.html").read_text(encoding="utf-8")
+    assert "196" not in page and "12 " not in page
+
+
+def test_a_model_that_the_page_cannot_run_is_refused(tmp_path):
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    from vit_helpers.errors import CourseError
+
+    with pytest.raises(CourseError, match="is no image classifier"):
+        build.build(tmp_path / "live", model_folder=tmp_path / "nothing")
+    config = ConvNextConfig(hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1])
+    with pytest.raises(CourseError, match="plain ViT"):
+        export.graphs(ConvNextForImageClassification(config), half=True)

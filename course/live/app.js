@@ -5,7 +5,7 @@ import { LiveMaps } from "live/maps";
 import { Refused, open, photograph } from "live/picture";
 import { Changes, fromLink, toLink } from "live/state";
 import { Tour } from "live/tour";
-import { $, Board, Lens, Norms, Top, best, points, softmax } from "live/views";
+import { $, Board, Lens, Norms, Top, best, points, short, softmax } from "live/views";
 
 const SPEAK_AFTER_MS = 600;
 
@@ -76,12 +76,13 @@ class App {
     this.lens = new Lens(spec.classes, maps.layers);
     this.board = new Board(maps, this);
     this.norms = new Norms(maps, this);
-    this.photo = null;
     this.busy = 0; // answers that are on their way
-    this.brush = null;
+    this.photo = this.brush = this.cursor = null;
     this.#words();
     this.#listen();
-    this.tour = new Tour(this.#steps(), () => {});
+    const show = (kind) => this.explorer?.panels[0].choose({ kind, layer: maps.layers - 1, head: 0 });
+    const shows = { 3: () => show("head"), 4: () => show("0"), 5: () => this.#hideCentre() };
+    this.tour = new Tour(shows);
   }
 
   async start() {
@@ -152,11 +153,12 @@ class App {
   #tell(same) {
     const [k] = best(this.shares, 1);
     const [before] = best(this.unchanged, 1);
-    let words = `The model answers ${this.spec.classes[k]}, ${percent(this.shares[k])}.`;
+    const [name, old] = [k, before].map((i) => short(this.spec.classes[i]));
+    let words = `The model answers ${name}, ${percent(this.shares[k])}.`;
     if (!same) {
       const change = points(this.shares[before] - this.unchanged[before]);
-      words = `With ${this.changes.words}: ${this.spec.classes[k]}, ${percent(this.shares[k])}. `;
-      words += `The unchanged model's ${this.spec.classes[before]} moves by ${change}.`;
+      words = `With ${this.changes.words}: ${name}, ${percent(this.shares[k])}. `;
+      words += `The unchanged model's ${old} moves by ${change}.`;
     }
     $("changes").textContent = same ? "" : words;
     clearTimeout(this.speaking);
@@ -393,19 +395,22 @@ class App {
       });
     };
     const hides = () => document.querySelector("input[name=brush]:checked").value === "hide";
+    const paint = (event) => this.brush !== null && this.stroke(patchAt(event), this.brush);
     stage.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
       stage.setPointerCapture(event.pointerId);
       this.brush = hides();
-      this.stroke(patchAt(event), this.brush);
+      if (event.pointerType !== "touch") paint(event); // a finger may be about to scroll
     });
     stage.addEventListener("pointermove", (event) => {
       point(patchAt(event));
-      if (this.brush !== null) this.stroke(patchAt(event), this.brush);
+      paint(event);
     });
-    const stop = () => (this.brush = null);
-    stage.addEventListener("pointerup", stop);
-    stage.addEventListener("pointercancel", stop);
+    stage.addEventListener("pointerup", (event) => {
+      paint(event);
+      this.brush = null;
+    });
+    stage.addEventListener("pointercancel", () => (this.brush = null));
     stage.addEventListener("pointerleave", () => point(null));
     stage.addEventListener("blur", () => point(null));
     stage.addEventListener("keydown", (event) => {
@@ -421,38 +426,23 @@ class App {
       } else return;
       const where = `row ${Math.floor(this.cursor / columns) + 1}, column ${(this.cursor % columns) + 1}`;
       const state = this.changes.hidden[this.cursor] ? "hidden" : "shown";
+      clearTimeout(this.speaking);
       $("spoken").textContent = `${where}: ${state}`;
       event.preventDefault();
     });
-    this.cursor = null;
   }
 
   // --- words, buttons, link, tour ------------------------------------------------------------------
 
+  // The sizes of the model go into the words of the page.
   #words() {
-    const { maps, parameters, classes, patch, input, width } = this.spec;
-    const millions = (parameters / 1e6).toFixed(parameters < 1e7 ? 1 : 0);
-    $("about").textContent =
-      `A whole model of ${millions} million parameters runs in this page. Your picture stays on your machine.`;
-    $("model-words").textContent =
-      `${this.spec.name}: ${maps.layers} blocks of ${maps.heads} heads, tokens of ${width} numbers, ` +
-      `pictures of ${input.width} × ${input.height} pixels, ${classes.length} classes.`;
-    $("word-patch").textContent =
-      `The model cuts the picture into ${maps.rows} × ${maps.columns} squares of ${patch} × ${patch} pixels. ` +
-      "Each becomes a token, a list of numbers. A hidden patch never gets in.";
-    $("word-block").textContent =
-      `A block lets the tokens look at each other, and then changes each by itself. There are ${maps.layers}, one after the other. ` +
-      "[CLS] is a token of its own that belongs to no patch: it collects what the answer needs, and the answer is read from it.";
-    $("word-head").textContent =
-      `In each layer ${maps.heads} heads look side by side, each in its own way. For every token a head says how much it takes ` +
-      "from every other: that is attention, and each row of it sums to one.";
-    $("board-words").textContent =
-      `${maps.layers} layers by ${maps.heads} heads: where each looks from [CLS], or from the patch that you point at below. ` +
-      "The number of a row skips its block.";
-    $("stage").setAttribute(
-      "aria-label",
-      `The picture, ${maps.rows} by ${maps.columns} patches. Arrow keys move, Space hides a patch or shows it again.`,
-    );
+    const { maps, parameters, classes, patch, input, width, name } = this.spec;
+    const sizes = { ...maps, patch, width, name, patches: this.patches, classes: classes.length };
+    sizes.size = `${input.width} × ${input.height}`;
+    sizes.millions = (parameters / 1e6).toFixed(parameters < 1e7 ? 1 : 0);
+    for (const element of document.querySelectorAll(".fill")) {
+      element.textContent = element.textContent.replace(/\{(\w+)\}/g, (_, key) => sizes[key]);
+    }
     Object.assign($("keep"), { max: this.patches, value: Math.round(this.patches / 8) });
     $("keep-count").textContent = `${$("keep").value} of ${this.patches} patches`;
   }
@@ -514,46 +504,6 @@ class App {
   #remember() {
     const { changes, photo, view } = this;
     history.replaceState(null, "", toLink({ changes, photo, view, norm: this.norms.block }));
-  }
-
-  #steps() {
-    const { maps, patch } = this.spec;
-    const last = maps.layers - 1;
-    return [
-      {
-        place: "picture",
-        title: "A picture becomes patches",
-        words: `The model sees no picture, but ${this.patches} squares of ${patch} × ${patch} pixels, each turned into a list of numbers. Take another photograph, or drop your own.`,
-      },
-      {
-        place: "answer",
-        title: "An answer with its doubts",
-        words: "The model shares out 100 % among the classes that it knows. A picture of something else still gets an answer: the bars show how sure it is, not that it is right.",
-      },
-      {
-        place: "lens",
-        title: "The answer grows, block by block",
-        words: `After each of the ${maps.layers} blocks the same head reads [CLS]. Early blocks know next to nothing; see where the final answer appears.`,
-      },
-      {
-        place: "board",
-        title: `${maps.layers * maps.heads} heads, each with a map`,
-        words: "Bright is where [CLS] looks. Choose a head to enlarge it in the explorer below. Some look at the object, some at edges, some at one spot whatever the picture.",
-        show: () => this.explorer?.panels[0].choose({ kind: "head", layer: last, head: 0 }),
-      },
-      {
-        place: "attention",
-        title: "Ask any patch where it looks",
-        words: "Point at a patch of the picture: the map now starts from there. Choose rollout to follow attention through all blocks at once.",
-        show: () => this.explorer?.panels[0].choose({ kind: "0", layer: last, head: 0 }),
-      },
-      {
-        place: "picture",
-        title: "Now change it",
-        words: "The centre of the picture has been hidden, and the answer has followed. Paint over patches, switch heads off, skip blocks. “Back to the unchanged model” undoes it all.",
-        show: () => this.#hideCentre(),
-      },
-    ];
   }
 
   #hideCentre() {

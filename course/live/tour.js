@@ -1,11 +1,12 @@
-// Six steps through the page. It can be left at any time, and moves nothing by itself.
+// Six steps through the page, whose words stand in it. It can be left at any time.
 
 import { $ } from "live/views";
 
 export class Tour {
-  constructor(steps, ended) {
-    this.steps = steps; // { place, title, words, show }
-    this.ended = ended;
+  // shows: what a step does to the page, by its number.
+  constructor(shows) {
+    this.shows = shows;
+    this.steps = [...$("tour-steps").children];
     $("start-tour").addEventListener("click", () => this.go(0));
     $("tour-back").addEventListener("click", () => this.go(this.at - 1));
     $("tour-next").addEventListener("click", () => this.go(this.at + 1));
@@ -17,25 +18,21 @@ export class Tour {
 
   go(at) {
     if (at >= this.steps.length) return this.leave();
-    this.#light(null);
-    this.at = Math.max(0, at);
-    const { place, title, words, show } = this.steps[this.at];
+    this.at = at;
     $("tour").hidden = false;
-    $("tour-step").textContent = `Step ${this.at + 1} of ${this.steps.length}`;
-    $("tour-title").textContent = title;
-    $("tour-words").textContent = words;
-    $("tour-back").disabled = this.at === 0;
-    $("tour-next").textContent = this.at + 1 === this.steps.length ? "Done" : "Next";
-    show?.();
-    this.#light($(place));
-    $("tour-title").focus({ preventScroll: true });
+    $("tour-step").textContent = `Step ${at + 1} of ${this.steps.length}`;
+    $("tour-back").disabled = at === 0;
+    $("tour-next").textContent = at + 1 === this.steps.length ? "Done" : "Next";
+    this.steps.forEach((step, i) => (step.hidden = i !== at));
+    this.shows[at]?.();
+    this.#light($(this.steps[at].dataset.place));
+    this.steps[at].querySelector("h2").focus({ preventScroll: true });
   }
 
   leave() {
     this.#light(null);
     $("tour").hidden = true;
     $("start-tour").focus({ preventScroll: true });
-    this.ended();
   }
 
   #light(element) {

@@ -16,6 +16,9 @@ export function best(values, count) {
   return order.slice(0, count);
 }
 
+// ImageNet names a class by several words: the first is enough where there is little room.
+export const short = (name) => name.split(",")[0];
+
 export const points = (change) =>
   `${change < 0 ? "−" : "+"}${(100 * Math.abs(change)).toFixed(1)} points`;
 
@@ -44,7 +47,8 @@ export class Top {
     const changed = unchanged !== shares;
     best(shares, this.lines.length).forEach((k, i) => {
       const line = this.lines[i];
-      line.name.textContent = line.name.title = this.classes[k];
+      line.name.textContent = short(this.classes[k]);
+      line.name.title = this.classes[k];
       line.value.textContent = percent(shares[k]);
       line.fill.style.transform = `scaleX(${shares[k].toFixed(4)})`;
       line.mark.hidden = !changed;
@@ -78,7 +82,7 @@ export class Lens {
     shares.forEach((row, l) => {
       const [k] = best(row, 1);
       const { element, name, fill, value } = this.lines[l];
-      name.textContent = name.title = this.classes[k];
+      name.textContent = short(this.classes[k]);
       fill.style.transform = `scaleX(${row[k].toFixed(4)})`;
       value.textContent = percent(row[k]);
       element.classList.toggle("same", k === answer);
