@@ -111,7 +111,7 @@ def page(shared):
 
 
 def choose(page, name):
-    page.get_by_label(f"Photograph: {name}", exact=True).click()
+    page.get_by_label(f"Photograph: {name.replace('_', ' ')}", exact=True).click()
     settle(page)
 
 

@@ -167,7 +167,7 @@ def describe(model, processor, name: str, photos: list[Path], files: list[str]) 
             "extras": [{"name": "rollout", "queries": tokens, "relative": False}],
         },
         "blocks": [file for file in files if file.startswith("block")],
-        "photos": [{"name": photo.stem, "file": photo.name} for photo in photos],
+        "photos": [{"name": photo.stem.replace("_", " "), "file": photo.name} for photo in photos],
         "colours": explorer.COLOURS,
         "opacity": plots.OPACITY,
     }
