@@ -31,7 +31,8 @@ _MODULES = (
 
 __all__ = [*_MODULES, "show_source"]
 
-# Names of the first edition, and what to use now.
+# Modules that moved, and names of the first edition with what to use now.
+_MOVED = {"explorer": "widgets.explorer", "history": "training.history", "train": "cli.train"}
 _GONE = {
     "bench": "`python -m benchmarks inference` from a clone of the repository",
     "bench_training": "`python -m benchmarks training` from a clone of the repository",
@@ -40,11 +41,9 @@ _GONE = {
     "doctor": "`python -m vit_helpers doctor`",
     "fetch": "vit_helpers.resources.download",
     "frozen": "vit_helpers.training.cache_features",
-    "history": "vit_helpers.training.History",
     "mirror": "vit_helpers.resources.flowers",
     "runner": "`python -m course run` from a clone of the repository",
     "strategies": "notebook 04, whose cells train each of them",
-    "train": "`python -m vit_helpers train`",
     "web": "vit_helpers.resources.download",
 }
 
@@ -73,8 +72,8 @@ def __getattr__(name):
     # PEP 562: a module of the package is imported at the first `vit_helpers.<module>`.
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    if name == "explorer":
-        return importlib.import_module(f"{__name__}.widgets.explorer")
+    if name in _MOVED:
+        return importlib.import_module(f"{__name__}.{_MOVED[name]}")
     if name in _GONE:
         from .errors import CourseError
 

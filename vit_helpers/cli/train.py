@@ -167,11 +167,11 @@ def load_splits(request: Request) -> dict:
     names, labels = data.class_names(splits["train"]), data.labels_of(splits["train"])
     for label, name in enumerate(names):
         if missing and labels.count(label) <= len(missing):
-            parts = " and ".join(missing)
+            count, parts = labels.count(label), " and ".join(missing)
             raise CourseError(
-                f"The class {name!r} has {labels.count(label)} training pictures, but "
+                f"The class {name!r} has {count} training picture{'s' * (count != 1)}, but "
                 f"{1 + len(missing)} are needed at least, as {parts} pictures are cut off: add "
-                f"some, or splits of your own."
+                "some, or splits of your own."
             )
     for name in missing:
         seed = runtime.current().seed
@@ -195,12 +195,18 @@ def check(folder: Path) -> None:
         )
 
 
-def picture_sets(request: Request, processor, splits: Mapping) -> dict[str, data.PictureSet]:
+def picture_sets(request: Request, processor, splits=None) -> dict[str, data.PictureSet]:
     """Training, validation and test pictures by the name of their split.
+
+    Args:
+        request: What was asked for.
+        processor: Of the model.
+        splits: As from `load_splits`, which is asked where they are not given.
 
     Raises:
         CourseError: If a picture cannot be read, or a limit is below one picture a class.
     """
+    splits = load_splits(request) if splits is None else splits
     seed, names = runtime.current().seed, data.class_names(splits["train"])
     still = data.eval_transform(processor)
     moving = data.train_transform(processor) if request.augment else still
