@@ -17,6 +17,7 @@ def folder(monkeypatch, tmp_path):
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
     monkeypatch.setattr(runner, "NOTEBOOKS", notebooks)
+    monkeypatch.setattr(runner.frontpage, "update", lambda root: None)
 
     def add(name, *sources):
         cells = [nbformat.v4.new_code_cell(s) for s in sources]
