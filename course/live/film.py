@@ -1,7 +1,8 @@
 """The moving picture of the live page in the README: `python -m course live --film`.
 
-One half of a photograph of a dog and a cat is hidden step by step, and the answer changes. The film
-is made of the page itself in Chromium, as `build` has just written it.
+One half of a photograph of a dog and a cat is hidden step by step, and the answer changes. Then a
+few patches are pointed at, and all heads show where they look from there. The film is made of the
+page itself in Chromium, as `build` has just written it.
 """
 
 import functools
@@ -14,13 +15,15 @@ from vit_helpers.errors import CourseError
 
 from .. import runner
 
-PHOTO = "dog_and_cat"
+PHOTO = "dog and cat"
 VIEW = {"width": 1280, "height": 900}
 WIDTH, QUALITY = 1000, 82
 STROKES = 5  # from the top to the bottom of the half that is hidden
-SECONDS = {"first": 1.6, "stroke": 0.7, "last": 2.4}
+POINTS = ((0.44, 0.22), (0.30, 0.45), (0.67, 0.40), (0.80, 0.85))  # of width and height
+SECONDS = {"first": 1.6, "stroke": 0.7, "last": 2.4, "point": 1.1}
+LARGEST_MEGABYTES = 3
 PLAYED = 2  # then it stands still: what moves on and on keeps people from reading
-READY = "document.body.dataset.state === 'ready'"
+READY = "() => document.body.dataset.state === 'ready'"
 
 
 def film(folder: Path, to: Path) -> None:
@@ -58,12 +61,14 @@ def film(folder: Path, to: Path) -> None:
         quality=QUALITY,
         method=6,
     )
+    if to.stat().st_size > LARGEST_MEGABYTES * 1e6:
+        raise CourseError(f"The film is larger than {LARGEST_MEGABYTES} MB: lower its quality.")
 
 
 def _play(page) -> list[tuple[bytes, float]]:
     """Use the page; what it looks like, and for how many seconds."""
     page.wait_for_function(READY)
-    page.locator("#photos button").nth(_place(page)).click()
+    page.get_by_label(f"Photograph: {PHOTO}", exact=True).click()
     page.wait_for_function(READY)
     clip = _around(page, "picture", "answer", "lens")
     shots = [(page.screenshot(clip=clip), SECONDS["first"])]
@@ -80,12 +85,20 @@ def _play(page) -> list[tuple[bytes, float]]:
         page.wait_for_function(READY)
         shots.append((page.screenshot(clip=clip), SECONDS["stroke"]))
     page.mouse.move(0, 0)
-    return [*shots, (page.screenshot(clip=clip), SECONDS["last"])]
+    shots.append((page.screenshot(clip=clip), SECONDS["last"]))
 
-
-def _place(page) -> int:
-    names = page.evaluate("fetch('spec.json').then(r => r.json()).then(s => s.photos)")
-    return [photo["name"] for photo in names].index(PHOTO)
+    page.click("#reset")
+    page.wait_for_timeout(100)
+    page.wait_for_function(READY)
+    page.evaluate("document.getElementById('board').scrollIntoView()")
+    board = _around(page, "board", "attention")
+    clip = {**clip, "x": board["x"], "y": max(0, board["y"])}
+    box = page.locator("#explorer .vx-stage").first.bounding_box()
+    for x, y in POINTS:
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        page.wait_for_timeout(300)
+        shots.append((page.screenshot(clip=clip), SECONDS["point"]))
+    return shots
 
 
 def _around(page, *sections: str) -> dict[str, float]:
