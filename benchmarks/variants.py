@@ -190,14 +190,7 @@ def _build_torchao(context: ExportContext) -> Engine:
     quantize_(model, Int8DynamicActivationInt8WeightConfig())
     # Without the compiler each product would be several small steps, slower than fp32.
     compiled = torch.compile(LogitsOnly(model), options={"freezing": True})
-
-    def predict(pictures):
-        with torch.no_grad():  # torchao's weights cannot be used in inference mode
-            return compiled(pictures.to(context.device)).float().cpu()
-
-    device = "CPU" if context.device.type == "cpu" else "GPU"
-    size = torch_engine(model, context.device).megabytes
-    return Engine(predict, size, device=device, any_batch=False)
+    return torch_engine(compiled, context.device, mode=torch.no_grad, any_batch=False)
 
 
 def _build_onnx(provider: str, context: ExportContext) -> Engine:

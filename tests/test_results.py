@@ -22,6 +22,10 @@ RANGES = [
     ("01_classify", "heldout", r"([\d.]+) % of the answers are right", 50, 100),
     ("02_finetune_cifar10", "test", r"right in ([\d.]+) % of", 60, 100),
     ("02_finetune_cifar10", "save", r"between the logits: ([\d.]+)", 0, 1e-4),
+    ("05_efficient_inference", "session", r"\n7 +([\d.]+)", 0, 1e-3),
+    ("05_efficient_inference", "bits", r"\n8 +([\d.]+) %", 93, 100),
+    ("05_efficient_inference", "patient-c", r"as PyTorch on ([\d.]+) %", 0, 92),
+    ("05_efficient_inference", "cure", r"processor's steps: ([\d.]+) %", 93, 100),
 ]
 # Notebook, cell, and two patterns: the first number is larger than the second.
 LARGER = [

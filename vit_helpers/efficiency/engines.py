@@ -92,13 +92,21 @@ def with_attention(model: nn.Module, implementation: str) -> nn.Module:
     return twin.eval()
 
 
-def torch_engine(network: nn.Module, device: torch.device, dtype=torch.float32, **facts) -> Engine:
+def torch_engine(
+    network: nn.Module,
+    device: torch.device,
+    dtype=torch.float32,
+    *,
+    mode=torch.inference_mode,
+    **facts,
+) -> Engine:
     """Wrap a module of torch that maps pictures to logits.
 
     Args:
         network: From pictures on `device`, in `dtype`, to logits.
         device: Where it computes.
         dtype: The number format of its input.
+        mode: What keeps no gradients; weights of torchao cannot be used in `inference_mode`.
         facts: More fields of `Engine`. Without `file` and `megabytes` the weights are written to
             memory to learn their size.
     """
@@ -107,7 +115,7 @@ def torch_engine(network: nn.Module, device: torch.device, dtype=torch.float32, 
         facts["megabytes"] = megabytes(file) if file else _size_of_weights(network)
 
     def predict(pictures):
-        with torch.inference_mode():
+        with mode():
             return network(pictures.to(device, dtype)).float().cpu()  # .cpu() waits for a GPU
 
     return Engine(predict, device="CPU" if device.type == "cpu" else "GPU", **facts)
@@ -124,17 +132,20 @@ def known_warnings_hidden():
     """Hide the warnings of `KNOWN_WARNINGS`, and no others."""
     import logging
 
-    # torch.compile looks for CUDA's compiler and logs when there is one without a GPU.
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    # torch.compile looks for CUDA's compiler and logs when there is one without a GPU; an exporter
+    # asks a model of transformers for its loss, which a classifier in use has not.
+    loggers = [logging.getLogger(name) for name in ("torch.utils.cpp_extension", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             for message in KNOWN_WARNINGS:
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def export_onnx(model: nn.Module, example: torch.Tensor, path: str | Path) -> Path:

@@ -9,7 +9,7 @@ from torch import nn
 
 from .. import runtime
 from ..errors import one_of
-from .engines import Engine, megabytes
+from .engines import Engine, cpu_has_int8, megabytes
 
 # How much of a large column SmoothQuant moves from the input to the weights, 0 to 1. Found on 150
 # drawings of the CIFAR-10 twin, none of which judges an engine; nncf's 0.95 lost more answers.
@@ -90,11 +90,13 @@ def _quantised(graph, calibration: torch.Tensor):
     rounding them moved the logits. Scales cover all that the calibration pictures showed; nncf's
     default, the mean over pictures, cuts off the few large numbers that a ViT depends on. Large
     columns are shared out between input and weights (SmoothQuant, Xiao et al. 2023, section 4.1).
+    Where the CPU has no units for bytes, weights take half the range, so that no sum overflows.
     """
     from IPython.utils.capture import capture_output
 
     with capture_output():  # it draws bars of its own, wherever it runs
         import nncf
+        from nncf.quantization.advanced_parameters import OverflowFix
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         logging.getLogger("nncf").setLevel(logging.ERROR)
@@ -109,6 +111,7 @@ def _quantised(graph, calibration: torch.Tensor):
             ),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+                overflow_fix=OverflowFix.DISABLE if cpu_has_int8() else OverflowFix.ENABLE,
                 smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING),
             ),
         )
