@@ -1,14 +1,16 @@
-"""The course as a site of static pages: `python -m vit_helpers site` writes `build/site`.
+"""The course as a site of static pages: `python -m course site` writes `build/site`.
 
-The five notebooks with their saved outputs, the front page, the guide, the glossary, the cards and
-the reference from docstrings, with search. No notebook is executed. The pages ask no other host,
-so they can be read from a stick in a room without a network.
+The live page, the notebooks with their saved outputs, the front page, the guide, the glossary, the
+cards and the reference from docstrings, with search. No notebook is executed. What the notebooks
+show from the real Hub lies beside them where `build/hub` has it (see hub.yml). The pages ask no other
+host, so they can be read from a stick in a room without a network.
 
 Sphinx makes the pages, with the settings in `docs/conf.py`. Here its source is written: what lies
 in the repository under the same names, changed where the web needs something else than Jupyter.
 """
 
 import contextlib
+import json
 import os
 import pkgutil
 import re
@@ -20,14 +22,39 @@ from pathlib import Path
 
 from vit_helpers.errors import CourseError
 
-from . import page, runner
+from . import frontpage, page, runner
 
 SITE = runner.BUILD / "site"
 SOURCE = runner.BUILD / "site-source"
+HUB = runner.BUILD / "hub"  # pages and `timings.json` of `course run` with the real Hub
+LIVE_PAGE = """\
+# The live page
+
+A whole Vision Transformer runs in it, in your browser. Choose, drop or take a picture; see the
+answer, also after each block, and what every head looks at; hide patches and switch heads off, and
+watch the answer change. Your picture stays on your machine.
+
+<p class="launch"><a href="live/index.html">Open the live page</a>
+<a href="vit-live.html" download>Save it as one file</a></p>
+
+{film}
+
+From a stick or a disk, open the one file: a browser does not let the folder load its model there.
+"""
+HUB_PAGE = """\
+# The real model and data
+
+What the same notebooks show with google/vit-base-patch16-224, CIFAR-10 and Flowers-102 from the
+Hugging Face Hub, executed on two CPU cores of GitHub.
+
+{rows}
+"""
 # What a page is made of, or a link of a page goes to.
 FILES = (
     "README.md",
     "CONTRIBUTING.md",
+    "CODE_OF_CONDUCT.md",
+    "CITATION.cff",
     "LICENSE",
     "NOTICE",
     "docs/*.md",
@@ -50,6 +77,8 @@ CALLED = (
 )
 EXPLORER = "03_attention", "explorer-code"  # the notebook and the cell that show it
 HOME_LINK = re.compile(r"\]\((?:\.\./)*README\.md(#[^)]*)?\)")
+FILM = re.compile(r"^!\[.*\]\(docs/pictures/live\.webp\)$", re.M)
+LIVE_WORDS = re.compile(r"(watch the answer\.) `make live` writes .*?\n\n", re.S)
 CONTENTS = """
 ```{{toctree}}
 :hidden:
@@ -89,6 +118,9 @@ def build(to: Path = SITE) -> int:
         from .live import build as live
 
         live.build(to / "live", to / "vit-live.html")
+        for path in hub_pages():
+            (to / "hub").mkdir(exist_ok=True)
+            shutil.copyfile(path, to / "hub" / path.name)
         print(f"{to / 'index.html'}: {len(list(to.rglob('*.html')))} pages")
     return status
 
@@ -103,7 +135,13 @@ def write_source(to: Path) -> None:
             copy.write_text(for_the_web(path.read_text(encoding="utf-8")), encoding="utf-8")
         else:
             shutil.copyfile(path, copy)
-    (to / "README.md").replace(to / "index.md")
+    (to / "README.md").unlink()
+    readme = (runner.ROOT / "README.md").read_text(encoding="utf-8")
+    (to / "index.md").write_text(for_the_web(front_page(readme)), encoding="utf-8")
+    film = FILM.findall(readme)[0]
+    (to / "live-page.md").write_text(LIVE_PAGE.format(film=film), encoding="utf-8")
+    if rows := hub_rows():
+        (to / "hub-edition.md").write_text(HUB_PAGE.format(rows=rows), encoding="utf-8")
     write_notebooks(to / "notebooks")
     write_reference(to / "reference")
     with (to / "index.md").open("a", encoding="utf-8") as index:
@@ -117,6 +155,32 @@ def for_the_web(markdown: str) -> str:
     return HOME_LINK.sub(r"](/index.md\1)", markdown)
 
 
+def front_page(readme: str) -> str:
+    """The README where the live page is a click away and not a command."""
+    there = FILM.sub(r"[\g<0>](live-page.md)", readme)
+    return LIVE_WORDS.sub(
+        r'\1\n\n<p class="launch"><a href="live/index.html">Open the live page</a></p>\n\n', there
+    )
+
+
+def hub_pages() -> list[Path]:
+    """The pages that `course run` wrote from the real Hub."""
+    return sorted(HUB.glob("[0-9]*.html"))
+
+
+def hub_rows() -> str:
+    """A list of these pages with the minutes that they took; empty if there are none."""
+    timings = HUB / "timings.json"
+    runs = json.loads(timings.read_text(encoding="utf-8")) if timings.is_file() else []
+    minutes = {run["notebook"]: run["minutes"] for run in runs if not run["error"]}
+    return "\n".join(
+        f'<p><a href="hub/{path.name}">{frontpage.name(runner.ROOT, path.stem)}</a>'
+        f", {minutes[path.stem]:.1f} minutes</p>"
+        for path in hub_pages()
+        if path.stem in minutes
+    )
+
+
 def contents(source: Path) -> dict[str, list[str]]:
     """The pages in the order of the side bar, by the heading above them."""
 
@@ -124,11 +188,12 @@ def contents(source: Path) -> dict[str, list[str]]:
         return [str(p.relative_to(source).with_suffix("").as_posix()) for p in source.glob(pattern)]
 
     return {
+        "In the browser": ["live-page"],
         "Notebooks": sorted(named("notebooks/*.ipynb")),
-        "Around them": sorted(named("docs/*.md")),
+        "Around them": sorted(named("docs/*.md")) + named("hub-edition.md"),
         "Reference": ["reference/index"],
         "The offline kit": sorted(named("vit_helpers/offline_kit/cards/*.md")),
-        "For maintainers": ["CONTRIBUTING"],
+        "For maintainers": ["CONTRIBUTING", "CODE_OF_CONDUCT"],
     }
 
 
