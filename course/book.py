@@ -2,8 +2,8 @@
 
 The live page, the notebooks with their saved outputs, the front page, the guide, the glossary, the
 cards and the reference from docstrings, with search. No notebook is executed. What the notebooks
-show from the real Hub lies beside them where `build/hub` has it (see hub.yml). The pages ask no other
-host, so they can be read from a stick in a room without a network.
+show from the real Hub lies beside them where `build/hub` has it (see hub.yml). The pages ask no
+other host, so they can be read from a stick in a room without a network.
 
 Sphinx makes the pages, with the settings in `docs/conf.py`. Here its source is written: what lies
 in the repository under the same names, changed where the web needs something else than Jupyter.
