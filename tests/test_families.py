@@ -7,7 +7,7 @@ import torch
 import transformers
 from PIL import Image
 
-from vit_helpers import attention, images, models
+from vit_helpers import attention, images, models, training
 from vit_helpers.errors import CourseError
 
 NAMES = ["cat", "dog", "bird"]
@@ -127,6 +127,21 @@ def test_a_new_head_learns_after_the_model_was_looked_at(saved, tmp_path):
     assert torch.equal(
         models.logits_of(again, processor, PICTURES), models.logits_of(model, processor, PICTURES)
     )
+
+
+def test_the_loop_of_the_course_trains_every_family(saved, tmp_path):
+    _, _, folder = saved
+    model, processor = models.load_with_new_head(NAMES, path=folder), models.load_processor(folder)
+    rows = list(zip(images.to_pixels(PICTURES, processor), (0, 1, 2), strict=True))
+    loader = torch.utils.data.DataLoader(rows, batch_size=2)
+    training.evaluate(model, loader)  # a table that BEiT keeps from it serves training too
+    optimizer = torch.optim.AdamW(training.parameter_groups(model, 1e-3, 1e-2))
+    history = training.fit(
+        model, loader, loader, optimizer=optimizer, epochs=1, checkpoint_dir=tmp_path / "c"
+    )
+    assert len(history.rows) == 1
+    features, labels = training.cache_features(model, loader)
+    assert len(features) == 3 and list(labels) == [0, 1, 2]
 
 
 def test_attention_is_there_or_a_sentence_says_why_not(saved):

@@ -5,6 +5,8 @@ import dataclasses
 import inspect
 import math
 import signal
+import subprocess
+import sys
 import textwrap
 from types import SimpleNamespace
 
@@ -62,6 +64,14 @@ def test_fit_can_be_read_on_one_screen():
     body = ast.parse(textwrap.dedent(inspect.getsource(training.fit))).body[0]
     assert len(body.args.args) + len(body.args.kwonlyargs) <= 12
     assert body.end_lineno - body.body[0].end_lineno <= 60  # without the docstring
+
+
+def test_importing_it_leaves_the_environment_to_the_set_up_cell():
+    # transformers and datasets read the environment when they are imported.
+    code = "import sys; from vit_helpers import training; from vit_helpers.cli import train; "
+    code += "print([n for n in ('transformers', 'datasets', 'accelerate') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_it_learns_and_writes_one_row_an_epoch(rt, capsys):

@@ -129,7 +129,9 @@ def run(request: Request) -> int:
 
 def _run(request: Request, first: bool) -> int:
     needs = [] if request.model else ["classifier"]
-    runtime.start(*needs, *([request.dataset] if request.folder is None else []))
+    if request.dataset and request.folder is None:
+        needs.append(request.dataset)
+    runtime.start(*needs)
     splits = load_splits(request)
     processor = models.load_processor(request.model)
     model = models.load_with_new_head(data.class_names(splits["train"]), path=request.model)
@@ -159,7 +161,9 @@ def load_splits(request: Request) -> dict:
         CourseError: If the folder has faults that would make the result false or impossible.
     """
     if request.folder is None:
-        splits = dict(data.load_dataset(request.dataset))
+        import datasets
+
+        splits = dict(datasets.load_dataset(runtime.current().locate(request.dataset or "")))
     else:
         check(Path(request.folder))
         splits = dict(data.load_folder(request.folder))

@@ -5,7 +5,6 @@ from pathlib import Path
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
-from transformers import get_scheduler
 
 from .history import History
 from .metrics import evaluate
@@ -57,6 +56,8 @@ def fit(
     Raises:
         CourseError: If something cannot work, or the checkpoint belongs to another run.
     """
+    from transformers import get_scheduler  # it takes seconds, and reads the environment
+
     recipe = {
         "epochs": epochs, "schedule": schedule, "warmup": warmup, "clip": clip,
         "label_smoothing": label_smoothing, "seed": seed,
