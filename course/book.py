@@ -223,8 +223,6 @@ def _prepare(cell, output) -> None:
     data = output.get("data", {})
     if "text/markdown" in data:
         data["text/markdown"] = for_the_web(data["text/markdown"])
-    if "text/html" in data:  # a table of pandas: a number stays on the line of its sign
-        data["text/html"] = data["text/html"].replace("≈ ", "≈&nbsp;")
     if "image/png" in data:
         about = output.metadata["image/png"]
         words = about["alt"]

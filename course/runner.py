@@ -368,7 +368,8 @@ def solve(names: list[str] | None = None, to: Path = SOLVED, execute_them: bool 
 def notebook_tests(folder: Path) -> list[str]:
     """The command that executes notebooks and compares every output with the stored one.
 
-    A number after the sign ≈ was measured, so it may differ: `tests/nbval_sanitize.cfg`.
+    The output of a cell with the tag `nbval-ignore-output` is not compared, nor is what
+    `tests/nbval_sanitize.cfg` names.
     """
     return [
         *(sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env"),

@@ -51,14 +51,6 @@ def test_the_same_seed_gives_the_same_numbers():
     assert torch.equal(first, torch.rand(3))
 
 
-def test_figures_are_recorded_only_where_a_run_asks_for_them(monkeypatch, tmp_path, rt):
-    rt.record(accuracy=0.5)
-    assert list(tmp_path.iterdir()) == []
-    monkeypatch.setenv("VIT_REPORT", str(tmp_path / "report.jsonl"))
-    rt.record(accuracy=0.5)
-    assert (tmp_path / "report.jsonl").read_text() == '{"accuracy": 0.5}\n'
-
-
 def test_current_before_setup_says_what_to_do(monkeypatch):
     monkeypatch.setattr(runtime, "_current", None)
     with pytest.raises(CourseError, match="set-up cell"):

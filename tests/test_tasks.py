@@ -778,15 +778,6 @@ def test_a_head_without_a_distance_is_neither_the_farthest_nor_the_nearest(capsy
         assert words in capsys.readouterr().out
 
 
-def test_minutes_follow_from_the_text():
-    question, stub = "word " * 40, "def f(x):\n    return ..."
-    solution = "def f(x):\n    # a comment\n    return " + " + ".join("x" * 23)
-    assert core._symbols(solution) - core._symbols(stub) == 45 - 3  # the dots are three signs
-    assert core.minutes_for(question, stub, solution) == round(1 + 40 / 20 + 42 / 15 + 2)
-    value = core.minutes_for(question, "answer = ...", "answer = " + " + ".join("x" * 23))
-    assert value == round(1 + 40 / 20 + 42 / 30)
-
-
 # --- editions ------------------------------------------------------------------------------------
 
 

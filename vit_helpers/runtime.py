@@ -17,7 +17,6 @@ Those of the Hub's libraries are respected: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_O
 
 import contextlib
 import importlib.util
-import json
 import os
 import random
 import shutil
@@ -91,15 +90,6 @@ class Runtime:
                 classifier, which has not learnt from them), `my_folder` (a sub-folder a class).
         """
         return str(place(name))
-
-    def record(self, **figures):
-        """Add key figures of this run to the file that `python -m vit_helpers run` reads.
-
-        Outside such a run nothing is written.
-        """
-        if target := os.environ.get("VIT_REPORT"):
-            with Path(target).open("a", encoding="utf-8") as f:
-                f.write(json.dumps(figures) + "\n")
 
 
 _current: Runtime | None = None
@@ -242,7 +232,6 @@ def start(*needs: str) -> Runtime:
     device, precision = choose_device()
     _current = Runtime(device, precision, source, profile, seed)
     print(banner(_current))
-    _current.record(device=_current.device_name)
     if notice:
         print(notice)
     return _current

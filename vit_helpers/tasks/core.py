@@ -11,7 +11,6 @@ solved edition and the tests need, so they cannot drift apart:
   the task was made with. It returns why the answer is right, or raises `Wrong`.
 """
 
-import re
 import sys
 import textwrap
 import time
@@ -261,30 +260,7 @@ def one_line_a_paragraph(text: str) -> str:
 
 
 def register(notebook: str, classes) -> tuple:
-    """Give the tasks of a notebook numbers, ids and minutes. Returns the classes as a tuple."""
+    """Give the tasks of a notebook numbers and ids. Returns the classes as a tuple."""
     for place, task in enumerate(classes, start=1):
         task.notebook, task.number, task.id = notebook, place, f"{notebook[:2]}.{place}"
-        if "minutes" not in vars(task):
-            task.minutes = minutes_for(task.question, task.stub, task.solution_code)
     return tuple(classes)
-
-
-def minutes_for(question: str, stub: str, solution: str) -> int:
-    """How many minutes a task is given, counted from its text.
-
-    One minute to run the cell and read the answer; one for 20 words of the question, which is
-    read more than once; one for 15 words and signs that the solution has more than the stub. A
-    function gets two more, because the first try seldom works. Where a value is asked for it may be
-    found by trying or looking, so its solution counts half.
-
-    These rates are a convention. They stay close to what the authors of the tasks had guessed one
-    by one (on average within a minute and a half); no class has timed them.
-    """
-    written = _symbols(solution) - _symbols(stub)
-    for_a_function = written / 15 + 2 if "def " in stub else written / 30
-    return round(1 + len(re.findall(r"\w+", question)) / 20 + for_a_function)
-
-
-def _symbols(code: str) -> int:
-    """Words and signs of code, without comments."""
-    return len(re.findall(r"\w+|[^\w\s]", re.sub(r"#.*", "", code)))
