@@ -41,8 +41,8 @@ def test_readme_and_tables_are_those_that_refresh_writes():
 
 def visible(markdown):
     """What a reader of the page sees: no comments, tags and addresses."""
-    text = re.sub(r"<!--.*?-->|<[^>]+>", "", markdown, flags=re.S)
-    return re.sub(r"!?\[(.*?)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"<!--.*?-->|<[^>]+>|!\[.*?\]\([^)]*\)", "", markdown, flags=re.S)
+    return re.sub(r"\[(.*?)\]\([^)]*\)", r"\1", text)
 
 
 def test_the_readme_is_short_and_speaks_of_nothing_that_is_missing():
