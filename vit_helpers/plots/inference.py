@@ -100,8 +100,9 @@ def speed_agreement(frame) -> Plot:
     ax.set_xlim(min(0.85, 0.95 * np.nanmin(ran["from"])), 1.12 * np.nanmax(ran["to"]))
     ax.set_xlabel(f"speed-up over {ran.index[0]}")
     ax.set_ylabel("same top class as the baseline, in %")
-    for name, (color, marker) in FORMAT_STYLES.items():
-        ax.plot([], [], marker, color=color, label=name)
+    for name, style in FORMAT_STYLES.items():
+        if style in styles:
+            ax.plot([], [], style[1], color=style[0], label=name)
     ax.plot([], [], color="0.5", label="front")
     ax.legend(fontsize=10, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
