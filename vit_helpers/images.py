@@ -170,8 +170,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     pixel the upper eight stay. Numbers without an agreed range, as in maps of heights, are
     stretched: the lowest becomes black, the highest white.
     """
+    picture.load()  # first, because a TIFF file is turned as it is loaded
     turn = _UPRIGHT.get(_orientation(picture))
-    picture.load()
     if turn is not None:
         picture = picture.transpose(turn)
     if picture.mode.startswith(("I", "F")):  # PIL itself would make everything from 255 on white

@@ -1,11 +1,17 @@
 """What every figure of the course shares: words, colours, grids of pictures, small helpers."""
 
+import functools
 import io
+import unicodedata
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
+
+from ..errors import CourseError, whole_number
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, BLACK = "#56B4E9", "#D55E00", "#F0E442", "#000000"
@@ -57,9 +63,59 @@ def new_plot(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.0, 
 
 
 def finish(plot: Plot, alt: str) -> Plot:
-    """Give a plot its sentence in words and return it."""
+    """Give a plot its sentence in words and return it; its words are made fit to be drawn."""
+    for text in plot.findobj(Text):
+        text.set_text(drawable(text.get_text(), longest=80))
+        text.set_fontfamily(_families())
+    for ax in plot.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            # Names that `set_yticks(rows, names)` gave are kept in a dictionary by position.
+            keeps = getattr(getattr(axis.get_major_formatter(), "func", None), "args", ())
+            if keeps and isinstance(keeps[0], dict):
+                keeps[0].update({at: drawable(name) for at, name in keeps[0].items()})
+            for label in axis.get_ticklabels():
+                label.set_fontfamily(_families())
     plot.alt = alt
     return plot
+
+
+# Fonts with many more letters than matplotlib's own; the first ones that are here are used.
+MORE_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei",
+    "Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Malgun Gothic", "Arial Unicode MS",
+)  # fmt: skip
+
+
+@functools.cache
+def _families() -> list[str]:
+    here = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *[name for name in MORE_FONTS if name in here][:2]]
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """The characters that there is a glyph for."""
+    found = (font_manager.findfont(name) for name in _families())
+    return frozenset().union(*(font_manager.get_font(path).get_charmap() for path in found))
+
+
+def drawable(text, longest: int = 32) -> str:
+    """A text as matplotlib can draw it: no formula, no letter without a glyph, not too long.
+
+    Letters without a glyph, and those of scripts that run from right to left (which matplotlib
+    would draw in the wrong order), become one box.
+    """
+    shown = []
+    for letter in str(text):
+        if letter == "\n":
+            shown.append(letter)
+        elif ord(letter) in _letters() and unicodedata.bidirectional(letter) not in ("R", "AL"):
+            shown.append(letter if letter.isprintable() else " ")
+        elif unicodedata.category(letter)[0] not in "MC" and shown[-1:] != ["□"]:
+            shown.append("□")
+    lines = "".join(shown).split("\n")
+    lines = [line if len(line) <= longest else line[: longest - 1] + "…" for line in lines]
+    return "\n".join(lines).replace("\\$", "$").replace("$", "\\$")
 
 
 def image_grid(
@@ -81,7 +137,9 @@ def image_grid(
         width: Of each picture, in inches.
     """
     pictures = list(pictures)
-    columns = min(columns, len(pictures))
+    if not pictures:
+        raise CourseError("There are no pictures to show: give at least one.")
+    columns = min(whole_number("columns", columns, least=1), len(pictures))
     rows = -(-len(pictures) // columns)
     size = (width * columns, (width + 0.25 * bool(titles)) * rows + 0.3 * bool(title))
     plot, axes = new_plot(rows, columns, size=size, squeeze=False)

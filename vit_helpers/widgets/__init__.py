@@ -5,9 +5,11 @@ import html
 
 import ipywidgets
 
-from .. import data, models, plots
+from .. import images, models, plots
 from ..errors import CourseError
 from . import explorer as explorer
+
+MOST_MB = 10  # Jupyter closes the connection over a larger message
 
 
 class Box(ipywidgets.VBox):
@@ -39,7 +41,9 @@ class UploadBox(Box):
             description="Choose a picture",
             layout=ipywidgets.Layout(width="auto"),
         )
-        self.answer = ipywidgets.HTML("<p>No picture chosen yet.</p>")
+        self.answer = ipywidgets.HTML(
+            f"<p>No picture chosen yet. It may have up to {MOST_MB} MB.</p>"
+        )
         super().__init__([self.button, self.answer])
         self.button.observe(self._changed, names="value")
 
@@ -47,7 +51,11 @@ class UploadBox(Box):
         if change["new"]:
             self.answer.value = "<p>The model is looking at it ...</p>"
             name, content = chosen_file(change["new"])
-            self.answer.value = answer_page(self.model, self.processor, content, name)
+            try:
+                self.answer.value = answer_page(self.model, self.processor, content, name)
+            except Exception as error:  # no one sees what a callback raises
+                words = html.escape(f"{name}: {type(error).__name__}: {error}")
+                self.answer.value = f"<p>{words}. Choose another picture.</p>"
 
     def _repr_mimebundle_(self, **kwargs):
         # Where no widget can run, as on a plain web page, a sentence stands in its place.
@@ -97,7 +105,7 @@ def answer_page(model, processor, content: bytes, name: str) -> str:
         The picture beside its top five classes; or one sentence if the file is no picture.
     """
     try:
-        picture = data.load_image(content)
+        picture = images.load_image(content)
     except CourseError as error:
         return f"<p>{html.escape(name)}: {html.escape(str(error))}</p>"
     top = models.top_classes(models.logits_of(model, processor, picture)[0], model)
