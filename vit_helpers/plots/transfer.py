@@ -86,6 +86,6 @@ def differences(table, against: str) -> Plot:
     ax.set_yticks(rows, list(table.index), fontsize=10)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlim(min(low, 0) - 0.03 * span, max(high, 0) + 0.02 * span)
-    ax.set_xlabel(f"points above {against}, with 95 % intervals")
+    ax.set_xlabel(f"points above {against}; lines are 95 % intervals")
     ax.spines[["top", "right"]].set_visible(False)
     return finish(plot, f"Differences from {against}: {'; '.join(words)}.")
