@@ -138,7 +138,8 @@ def _run(request: Request, first: bool) -> int:
     freeze(model, request.value("freeze"))
     sets = picture_sets(request, processor, splits)
     epochs, count = request.value("epochs"), len(sets["train"])
-    print(f"{epochs} epochs of {count} pictures, {len(sets['train'].class_names)} classes")
+    plural = "s" * (epochs != 1)
+    print(f"{epochs} epoch{plural} of {count} pictures, {len(sets['train'].class_names)} classes")
     history = fit(request, model, sets)
     if history.interrupted:
         return STOPPED
