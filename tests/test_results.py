@@ -19,21 +19,30 @@ FOLDER = Path(os.environ.get("VIT_RESULTS", ROOT / "notebooks"))
 # Notebook, cell, pattern with the number in brackets, smallest and largest value.
 RANGES = [
     ("01_classify", "same-code", r"largest difference: ([\d.]+)", 0, 1e-3),
-    ("01_classify", "heldout", r"([\d.]+) % of the answers are right", 50, 100),
-    ("02_finetune_cifar10", "test", r"right in ([\d.]+) % of", 60, 100),
+    ("01_classify", "heldout", r"([\d.]+) % of the answers are right", 60, 100),
+    ("02_finetune_cifar10", "test", r"right in ([\d.]+) % of", 55, 100),
     ("02_finetune_cifar10", "save", r"between the logits: ([\d.]+)", 0, 1e-4),
+    ("05_efficient_inference", "compare", r"PyTorch SDPA .*? ([\d.]+) % ", 99, 100),
+    ("05_efficient_inference", "compare", r"ONNX Runtime fp32 .*? ([\d.]+) % ", 99, 100),
+    ("05_efficient_inference", "compare", r"ONNX Runtime int8 dynamic .*? ([\d.]+) % ", 85, 100),
     ("05_efficient_inference", "session", r"\n7 +([\d.]+)", 0, 1e-3),
-    ("05_efficient_inference", "bits", r"\n8 +([\d.]+) %", 93, 100),
-    ("05_efficient_inference", "patient-c", r"as PyTorch on ([\d.]+) %", 0, 92),
-    ("05_efficient_inference", "cure", r"processor's steps: ([\d.]+) %", 93, 100),
+    ("05_efficient_inference", "cure", r"the processor's steps: (\d+) %", 99, 100),
 ]
 # Notebook, cell, and two patterns: the first number is larger than the second.
 LARGER = [
     (
         "02_finetune_cifar10",
         "compare",
-        r"pre-trained, first epoch:? ([\d.]+)",
-        r"from scratch, same steps:? ([\d.]+)",
+        r"pre-trained, first epoch ([\d.]+)",
+        r"from scratch, same steps ([\d.]+)",
+    ),
+    ("02_finetune_cifar10", "groups", r"random cut ([\d.]+)", r"test ([\d.]+)"),
+    ("02_finetune_cifar10", "train", r"training from ([\d.]+)", r"training from \S+ to ([\d.]+)"),
+    (
+        "05_efficient_inference",
+        "int8-by-hand",
+        r"one scale: relative error ([\d.]+)",
+        r"each row: relative error ([\d.]+)",
     ),
 ]
 
