@@ -64,6 +64,7 @@ def table(
         one_of("reference", reference, tuple(measured["deletion"]))
     kinds = ("deletion", "insertion")
     deletion, insertion = ({n: area(c) for n, c in measured[kind].items()} for kind in kinds)
+    gap = {name: insertion[name] - deletion[name] for name in deletion}
     comparisons = (len(deletion) - 1) * len(references)
     rows = {}
     for name in deletion:
@@ -72,7 +73,6 @@ def table(
             "insertion": insertion[name].mean().item(),
         }
         for reference in references:
-            gain = insertion[name] - deletion[name] - insertion[reference] + deletion[reference]
-            mean, half = mean_interval(gain, 1 - 0.05 / comparisons)
+            mean, half = mean_interval(gap[name] - gap[reference], 1 - 0.05 / comparisons)
             rows[name] |= {f"over {reference}": mean, f"over {reference} ±": half}
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -363,7 +363,7 @@ def faithfulness(measured: dict, table) -> Plot:
         ax.set_ylabel("mean probability in %")
         ax.set_title(f"{kind}: {better}", fontsize=10)
         ax.set_ylim(bottom=0)
-    axes[0, 0].legend(fontsize=9)
+    axes[0, 1].legend(fontsize=9, loc="lower right")  # all curves are high there
     words = []
     for ax, reference in zip(axes[1], ("random", "centre"), strict=True):
         rows = table.drop(index=reference)
