@@ -38,19 +38,25 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def server(folder):
-    """The address of the folder behind the plainest of servers."""
+@contextlib.contextmanager
+def served(folder):
+    """The address of a folder behind the plainest of servers."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
             pass
 
-    handler = functools.partial(Handler, directory=str(folder / "live"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{served.server_port}/"
-        served.shutdown()
+    handler = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with served(folder / "live") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -622,3 +628,38 @@ def test_a_model_that_the_page_cannot_run_is_refused(tmp_path):
     config = ConvNextConfig(hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1])
     with pytest.raises(CourseError, match="plain ViT"):
         export.graphs(ConvNextForImageClassification(config), half=True)
+
+
+def test_another_model_may_stand_in_its_place(chromium, tmp_path):
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = ViTConfig(
+        **sizes,
+        intermediate_size=32,
+        image_size=40,
+        patch_size=8,
+        qkv_bias=False,
+        id2label={0: "one", 1: "two", 2: "three"},
+        initializer_range=0.3,
+    )
+    model = ViTForImageClassification(config)
+    model.save_pretrained(tmp_path / "tiny")
+    ViTImageProcessor(size={"height": 40, "width": 40}, resample=3).save_pretrained(
+        tmp_path / "tiny"
+    )
+    build.build(tmp_path / "live", model_folder=tmp_path / "tiny")
+    model, processor = build.load(tmp_path / "tiny")
+    pixels = pixels_of(PHOTOS[0], processor)
+    with served(tmp_path / "live") as address, opened(chromium, address) as page:
+        expected, maps = Changed(model)(pixels)
+        assert abs(shares_of(page) - expected).max() < CLOSE
+        assert abs(maps_of(page) - maps).max() < BYTE
+        page.evaluate("() => { live.switchHead(1, 1); live.stroke(0, true); }")
+        settle(page)
+        hidden = [0, 1, 5, 6]
+        expected, _ = Changed(model, [(1, 1)], [], hidden)(pixels)
+        assert abs(shares_of(page) - expected).max() < CLOSE
+        assert page.locator("#blocks li").count() == 3
+        assert "3 layers by 2 heads" in page.locator("#board").inner_text()
