@@ -11,20 +11,20 @@ const SPEAK_AFTER_MS = 600;
 
 // --- what the page is made of ------------------------------------------------------------------
 
-// A file of the page's folder, or of the page itself where it is one file (then it is packed).
-async function asset(name) {
+// A file of the page's folder, or out of the page itself where it is one file.
+async function bytes(name) {
   const inside = document.querySelector(`script[data-asset="${name}"]`);
-  if (!inside) {
-    const response = await fetch(name);
-    if (!response.ok) throw new Error(`${name} is missing in the folder of this page.`);
-    return response;
-  }
-  const packed = Uint8Array.from(atob(inside.textContent.trim()), (c) => c.charCodeAt(0));
-  inside.remove();
-  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip")));
+  const response = inside ? null : await fetch(name);
+  if (response && !response.ok) throw new Error(`${name} is missing in the folder of this page.`);
+  const raw = inside
+    ? Uint8Array.from(atob(inside.textContent), (c) => c.charCodeAt(0))
+    : new Uint8Array(await response.arrayBuffer());
+  inside?.remove();
+  const packed = raw[0] === 31 && raw[1] === 139; // some servers unpack it themselves
+  if (!packed) return raw.buffer;
+  const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
 }
-
-const bytes = async (name) => (await asset(name)).arrayBuffer();
 
 // The engine in a worker of its own; beside the page where the browser allows none.
 async function startEngine(receive) {
@@ -88,7 +88,7 @@ class App {
   async start() {
     this.send = await startEngine((message) => this.receive(message));
     const names = ["patches.onnx", ...this.spec.blocks, "head.onnx"];
-    const loaded = await Promise.all(["ort.wasm", ...names].map(bytes));
+    const loaded = await Promise.all(["ort.wasm", ...names].map((name) => bytes(`${name}.gz`)));
     const assets = Object.fromEntries(["wasm", ...names].map((name, i) => [name, loaded[i]]));
     const urls = {
       ort: import.meta.resolve("live/ort"),
@@ -170,7 +170,7 @@ class App {
   async #photos() {
     const { photos } = this.spec;
     for (const { name, file } of photos) {
-      const blob = await (await asset(file)).blob();
+      const blob = new Blob([await bytes(file)]);
       const image = make("img", { src: URL.createObjectURL(blob), alt: "" });
       const button = make("button", { className: "photo", title: name }, image);
       button.setAttribute("aria-label", `Photograph: ${name}`);
@@ -459,16 +459,14 @@ class App {
     });
     $("keep-on").addEventListener("change", () => this.keepStrongest());
     $("file").addEventListener("change", () => {
-      const [file] = $("file").files;
-      if (file) this.file(file);
+      for (const file of [...$("file").files].slice(0, 1)) this.file(file);
       $("file").value = "";
     });
     $("camera").addEventListener("click", () =>
       this.take(() => photograph($("camera-dialog"), $("video"), $("shoot"), $("no-shot"))),
     );
     addEventListener("paste", (event) => {
-      const file = [...(event.clipboardData?.files ?? [])][0];
-      if (file) this.file(file);
+      for (const file of [...event.clipboardData.files].slice(0, 1)) this.file(file);
     });
     addEventListener("dragover", (event) => {
       event.preventDefault();
@@ -533,7 +531,7 @@ theme(matchMedia("(prefers-color-scheme: dark)").matches);
 const lacks = missing();
 try {
   if (lacks) throw new Error(`This page needs ${lacks}: use a browser from 2023 or later.`);
-  const spec = await (await asset("spec.json")).json();
+  const spec = JSON.parse(new TextDecoder().decode(await bytes("spec.json")));
   globalThis.live = new App(spec, new Uint8Array(await bytes("colours.bin")));
   await globalThis.live.start();
 } catch (error) {

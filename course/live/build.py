@@ -63,10 +63,11 @@ def build(folder: Path, one_file: Path | None = None, model_folder: Path | None 
         )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name, content in fetch_runtime().items():
-        (folder / name).write_bytes(content)
-    for name, graph in files.items():
-        (folder / name).write_bytes(graph.SerializeToString())
+    large = fetch_runtime() | {name: g.SerializeToString() for name, g in files.items()}
+    (folder / "ort.mjs").write_bytes(large.pop("ort.mjs"))
+    for name, content in large.items():
+        # No server is asked to pack anything: the page unpacks it.
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content, 6, mtime=0))
     for photo in photos:
         shutil.copy(photo, folder / photo.name)
     tables = [plots.colour_table(name).tobytes() for name in explorer.COLOURS]
@@ -110,7 +111,7 @@ def load(folder: Path):
 
 
 def exact_graphs(model, processor, photos: list[Path]) -> dict:
-    """The graphs with weights in 16 bits; in 32 where 16 would change what the page shows."""
+    """The graphs with weights of 16 bits; of 32 where 16 would change what the page shows."""
     import numpy as np
     import torch
 
@@ -214,11 +215,12 @@ def as_one_file(folder: Path) -> str:
         address = f"data:text/javascript;base64,{packed((folder / name).read_bytes())}"
         page = page.replace(f'"./{name}"', f'"{address}"')
     spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-    assets = ["spec.json", "colours.bin", "ort.wasm", "patches.onnx", *spec["blocks"], "head.onnx"]
+    graphs = ["patches.onnx", *spec["blocks"], "head.onnx"]
+    assets = ["spec.json", "colours.bin", "ort.wasm.gz", *(f"{name}.gz" for name in graphs)]
     assets += [photo["file"] for photo in spec["photos"]]
     scripts = "\n".join(
         f'<script type="text/plain" data-asset="{name}">'
-        f"{packed(gzip.compress((folder / name).read_bytes(), 9, mtime=0))}</script>"
+        f"{packed((folder / name).read_bytes())}</script>"
         for name in assets
     )
     return page.replace("<!-- assets -->", scripts)
