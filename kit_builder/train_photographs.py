@@ -79,6 +79,7 @@ class Recipe:
 
     def view(self, progress: float, rng: Generator) -> tuple[int, int | None]:
         """Side in pixels and number of kept patches (None for all) of the next batch."""
+        views: tuple[tuple[int, int | None], ...]
         if progress < 0.8:
             views = ((80, None), (96, None), (96, None), (112, 36), (144, 36))
         elif progress < 0.93:

@@ -191,7 +191,7 @@ def fetch_runtime() -> dict[str, bytes]:
     found = {}
     with tarfile.open(package) as archive:
         for name, (member, digest) in RUNTIME_FILES.items():
-            content = archive.extractfile(member).read()
+            content = archive.extractfile(member).read()  # type: ignore[union-attr]
             if hashlib.sha256(content).hexdigest() != digest:
                 package.unlink()
                 raise CourseError(f"{member} of {RUNTIME} is not the file that it should be.")

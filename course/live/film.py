@@ -40,7 +40,7 @@ def film(folder: Path, to: Path) -> None:
     with _served(folder) as server, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         try:
-            page = chromium.new_page(viewport=VIEW)
+            page = chromium.new_page(viewport=VIEW)  # type: ignore[arg-type]
             page.set_default_timeout(180_000)
             page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
             shots = _play(page)

@@ -134,7 +134,7 @@ class _Adapter(HTTPAdapter):
     def connect(self, host: str, port: int, timeout):
         """Look the name up once, check every number behind it, and connect to one of them."""
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-        numbers = list(dict.fromkeys(entry[4][0] for entry in found))
+        numbers = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         for number in numbers:
             if self.public and not is_public(number):
                 raise _NotPublic(number)

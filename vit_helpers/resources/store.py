@@ -222,7 +222,8 @@ def _download(missing: list[Resource], folders, to: Path, settings: Settings, tr
     with settings.bar(total=total, unit="B", unit_scale=True) as progress:
         for row in missing:
             progress.set_description_str(row.name)
-            _bring_one(row, *plan[row.name], folders[row.name], settings, progress)
+            listed, others = plan[row.name]
+            _bring_one(row, listed, others, folders[row.name], settings, progress)
 
 
 def _ways(row: Resource) -> list[tuple[File, ...]]:
