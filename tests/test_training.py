@@ -418,8 +418,15 @@ def test_frozen_parts_are_in_evaluation_mode():
 
 def test_a_model_with_lora_learns_and_goes_on(rt, tmp_path):
     def detoured():
+        from peft import LoraConfig, inject_adapter_in_model
+
         model = tiny()
-        models.add_lora(model, rank=2)
+        ends = {name.rpartition(".")[2] for name, _ in models.blocks(model).named_modules()}
+        targets = sorted(ends & {"query", "value", "q_proj", "v_proj"})  # transformers 4.57, 5
+        inject_adapter_in_model(LoraConfig(r=2, lora_alpha=4, target_modules=targets), model)
+        for name, p in model.named_parameters():
+            p.requires_grad_("lora_" in name)
+        models.head(model).requires_grad_(True)
         return model
 
     whole, parts = detoured(), detoured()

@@ -197,20 +197,8 @@ def plain_bf16_attention(
 
     For training on a CPU. The plain attention of transformers leaves the softmax to autocast,
     which computes it in fp32: two copies of the largest tensor of a block, there and back. Here
-    its input and output stay in bf16; inside, torch's softmax adds up in fp32 anyway.
-
-    Args:
-        module: The attention layer.
-        query: (B, heads, tokens, d), and so are `key` and `value`.
-        key: See `query`.
-        value: See `query`.
-        attention_mask: Not supported; a ViT has none.
-        scaling: 1 / sqrt(d).
-        dropout: Share of the weights that is left out, while the module is in training mode.
-        unused: What other implementations take.
-
-    Returns:
-        `(output (B, tokens, heads, d), weights (B, heads, tokens, tokens))`.
+    its input and output stay in bf16; inside, torch's softmax adds up in fp32 anyway. The
+    arguments and results are those of `transformers.AttentionInterface`.
     """
     scores = (query * scaling) @ key.transpose(-1, -2)
     with torch.autocast(query.device.type, enabled=False):
@@ -344,44 +332,6 @@ def freeze(model: nn.Module, first_blocks: int) -> None:
         embeddings(model).requires_grad_(False)
     for block in layers[:first_blocks]:
         block.requires_grad_(False)
-
-
-def train_head_only(model: nn.Module) -> None:
-    """Freeze everything but the head."""
-    model.requires_grad_(False)
-    head(model).requires_grad_(True)
-
-
-def add_lora(model: nn.Module, rank: int = 8) -> None:
-    """Freeze the model but its head, and put a small trainable detour around every query and value.
-
-    A frozen matrix W of a block becomes W + B A. Only A (rank, width) and B (width, rank) learn; B
-    starts at 0, so at first the model answers as before. (Hu et al. 2022, "LoRA: Low-Rank
-    Adaptation of Large Language Models", section 4; computed by the library peft.)
-
-    Args:
-        model: A ViT of transformers. It is changed.
-        rank: Inner width of the detour, at least 1; the update counts twice, whatever the rank.
-
-    Raises:
-        CourseError: If the rank is below 1, or no query or value is found.
-    """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    if rank < 1:
-        raise CourseError(f"rank is {rank}, but it must be 1 or more.")
-    known = ("query", "value", "q_proj", "v_proj")  # transformers 4.57, then 5
-    ends = {name.rpartition(".")[2] for name, _ in blocks(model).named_modules()}
-    targets = [name for name in known if name in ends]
-    if not targets:
-        raise CourseError(f"{type(model).__name__} has no query and value that LoRA could go to.")
-    inject_adapter_in_model(
-        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), model.to("cpu")
-    )
-    for name, p in model.named_parameters():
-        p.requires_grad_("lora_" in name)
-    head(model).requires_grad_(True)
-    model.to(runtime.current().device)
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
