@@ -22,6 +22,7 @@ import random
 import shutil
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -349,9 +350,13 @@ def quiet(*, offline: bool) -> None:
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     if "datasets" in sys.modules:
         sys.modules["datasets"].disable_progress_bars()
+    wordy = "TRANSFORMERS_VERBOSITY" in os.environ  # the learner wants to read them
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if "transformers" in sys.modules:
         sys.modules["transformers"].utils.logging.disable_progress_bar()
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        if not wordy:
+            sys.modules["transformers"].utils.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
     import pandas as pd
 
     # The text form of a table is compared under test: no line breaks that depend on its width.
