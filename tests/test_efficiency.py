@@ -504,15 +504,28 @@ class TestFigures:
         assert all(f"{name} " in plot.alt for name in engines)
         assert "torchao" not in plot.alt
 
-    def test_names_in_the_figure_cover_neither_one_another_nor_a_point(self, attempts, pictures):
-        engines = {a.name: a.engine for a in attempts if a.engine}
-        plot = plots.speed_agreement(efficiency.compare(engines, pictures[:4], 2))
+    @pytest.mark.parametrize("seed", range(4))
+    def test_names_in_the_figure_cover_neither_one_another_nor_a_point(self, seed):
+        draw = np.random.default_rng(seed)
+        names = [v.name for v in variants.VARIANTS[:14]]
+        speed, share = (
+            draw.uniform(0.9, 2.2, len(names)),
+            draw.choice([1.0, 0.98, 0.95], len(names)),
+        )
+        frame = pd.DataFrame({"speed-up": speed, "from": speed - 0.05, "to": speed + 0.05}, names)
+        frame["agreement"], frame["agreement from"] = share, share - 0.03
+        frame["agreement to"] = np.minimum(1, share + 0.01)
+        frame["computes in"], frame["not here"], frame["verdict"] = "fp32", "", "faster"
+        frame["pareto"] = frame.index.isin(efficiency.pareto(frame))
+        plot = plots.speed_agreement(frame)
         plot.draw_without_rendering()
         (ax,) = plot.axes
         boxes = [t.get_window_extent() for t in ax.texts if t.get_text()]
-        assert len(boxes) == len(engines)
+        points = ax.transData.transform(np.column_stack([speed, 100 * share]))
+        assert len(boxes) == len(names)
         for i, box in enumerate(boxes):
             assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+            assert not any(box.contains(*point) for point in points)
 
     def test_batch_sizes_timings_and_race_bars_say_what_they_show(self):
         table = pd.DataFrame({"engine": ["a", "a"], "batch": [1, 2], "images/s": [500.0, 1000.0]})

@@ -125,6 +125,7 @@ def _format(computes_in: str) -> str:
 def _label_points(plot, ax, names, x, y, colors) -> None:
     """Write each name beside its point, where it covers neither a point nor another name."""
     plot.draw_without_rendering()
+    plot.set_layout_engine("none")  # names beside the axes would move them once more
     points = ax.transData.transform(np.column_stack([x, y]))
     scale = plot.dpi / 72
     taken = [(px - 5 * scale, py - 5 * scale, px + 5 * scale, py + 5 * scale) for px, py in points]
