@@ -57,6 +57,13 @@ def test_the_browser_gets_every_weight():
     }
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_attention_of_other_number_formats(dtype):
+    widget = explorer.explore(PICTURE, ATTN.to(dtype), GRID)
+    expected = unpacked(explorer.explore(PICTURE, ATTN.to(dtype).float(), GRID))
+    assert (unpacked(widget) == expected).all()
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.integers(1, 5).flatmap(

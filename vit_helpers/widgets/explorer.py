@@ -194,7 +194,7 @@ def _extra_rows(name: str, values, tokens: int, special: int) -> tuple[np.ndarra
 
 def _numbers(name: str, values) -> np.ndarray:
     if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
+        values = values.detach().float().cpu().numpy()  # NumPy has no bf16
     values = np.asarray(values, dtype=np.float32)
     if not np.isfinite(values).all() or (values < 0).any():
         raise CourseError(f"{name} has weights below zero or that are no numbers: show others.")
