@@ -84,7 +84,7 @@ def test_empty_or_missing_kit_folder(rt, tmp_path, monkeypatch, folder_is_there)
     shutil.copy(resources.KIT / "SHA256SUMS", tmp_path)
     if folder_is_there:
         (tmp_path / "cifar10").mkdir()
-    monkeypatch.setattr(resources, "KIT", tmp_path)
+    monkeypatch.setattr(resources.table, "KIT", tmp_path)
     with pytest.raises(CourseError, match="lacks 'cifar10/test.parquet': reinstall"):
         data.load_dataset("cifar10")
 

@@ -108,7 +108,7 @@ def test_attention_implementation_must_be_known(rt):
 def test_unknown_resource_and_missing_kit_file_are_named(monkeypatch, tmp_path, rt):
     with pytest.raises(CourseError, match="'imagenet'.*'classifier'"):
         resources.get("imagenet")
-    monkeypatch.setattr(resources, "KIT", tmp_path)
+    monkeypatch.setattr(resources.table, "KIT", tmp_path)
     with pytest.raises(CourseError, match="lacks 'SHA256SUMS': reinstall"):
         models.load_classifier()
 
@@ -118,9 +118,9 @@ def test_a_damaged_or_missing_file_of_the_kit_is_named(rt, monkeypatch, tmp_path
 
     from vit_helpers import data
 
-    monkeypatch.setattr(resources, "KIT", tmp_path)
+    monkeypatch.setattr(resources.table, "KIT", tmp_path)
     for name in ("SHA256SUMS", "cifar10"):
-        source = resources.offline_kit.KIT / name
+        source = resources.KIT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     assert len(data.load_dataset("cifar10")["test"]) == 1000
     path = tmp_path / "cifar10" / "test.parquet"

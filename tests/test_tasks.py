@@ -789,7 +789,7 @@ def test_the_notebooks_hold_every_task_as_the_package_has_it():
             assert task.markdown() in sources, f"{task.id}: the question differs"
             assert task.cell() in sources, f"{task.id}: the learner's cell differs"
             assert sources.index(task.cell()) == sources.index(task.markdown()) + 1
-        assert "tasks.progress()" in sources
+        assert any(source.splitlines()[-1:] == ["tasks.progress()"] for source in sources)
 
 
 def test_solve_puts_the_solution_in_place_of_every_stub(tmp_path, capsys):
@@ -851,7 +851,7 @@ def test_progress_over_a_folder_reads_what_was_printed_and_executes_nothing(tmp_
     assert __main__.main(["progress", str(tmp_path)]) == 0
     rows = {r["file"]: r for r in csv.DictReader(io.StringIO(capsys.readouterr().out))}
     ann = rows["group/ann, 01.ipynb"]
-    assert [ann.pop(f"minutes {i}") for i in range(1, 6)] == ["4", "", "", "", ""]
+    assert [ann.pop(f"minutes {i}") for i in range(1, 5)] == ["4", "", "", ""]
     assert ann == {
         "file": "group/ann, 01.ipynb",
         "notebook": "01_classify",
@@ -861,7 +861,6 @@ def test_progress_over_a_folder_reads_what_was_printed_and_executes_nothing(tmp_
         "task 2": "right after the solution",
         "task 3": "not attempted yet",
         "task 4": "not run",
-        "task 5": "",
     }
     assert rows["other.ipynb"]["notebook"] == "no task of the course"
     assert rows["'=cmd.ipynb"]["notebook"] == rows["list.ipynb"]["notebook"] == "cannot be read"

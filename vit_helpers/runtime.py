@@ -365,12 +365,12 @@ def quiet(*, offline: bool) -> None:
 
 def _keep_datasets_cache_writable() -> None:
     """`load_dataset` writes a copy of what it reads: where its folder is read-only, elsewhere."""
-    home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
-    folder = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets")
     try:
+        home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+        folder = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
+    except (OSError, RuntimeError):  # it cannot be written, or there is no home
         folder = Path(tempfile.mkdtemp(prefix="vit-datasets-"))
         os.environ["HF_DATASETS_CACHE"] = str(folder)
         if "datasets" in sys.modules:

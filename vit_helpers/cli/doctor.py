@@ -200,10 +200,8 @@ def processor() -> list[Line]:
 
 def usable_cores() -> float:
     """How many cores this process may use: in a container or a batch job, not all."""
-    try:
-        count = float(len(os.sched_getaffinity(0)))
-    except AttributeError:  # not on macOS and Windows
-        count = float(os.cpu_count() or 1)
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    count = float(len(affinity(0)) if affinity else os.cpu_count() or 1)
     quota, period = [*_of_the_container("cpu.max").split(), "", ""][:2]
     return min(count, int(quota) / int(period)) if quota.isdigit() and period.isdigit() else count
 

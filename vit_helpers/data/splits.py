@@ -1,8 +1,8 @@
 """Data sets: find the splits by their names, match labels by the names of classes, take a part."""
 
-import os
 import re
 import string
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -254,7 +254,8 @@ def _parquet_splits(folder: Path, files: list[Path]) -> dict:
     """The splits of parquet files, in the order of their file names."""
     names = {file: file.relative_to(folder).with_suffix("").as_posix() for file in files}
     # Files such as `train_test_split-train` and `train_test_split-test` share their beginning.
-    shared = os.path.commonprefix(list(names.values())) if len(files) > 1 else ""
+    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names.values(), strict=False))
+    shared = "".join(letters[0] for letters in same) if len(files) > 1 else ""
     shared = shared.rstrip(string.ascii_letters)
     parts: dict[str, list[Path]] = {}
     for file, name in names.items():

@@ -290,7 +290,7 @@ def hide(pixels, scores, count):
             truth = pixels * (1 - masked(maps, count, pixels))
             if close(got, truth, 1e-5):
                 continue
-            zeros = got.eq(0).all(dim=1).double().mean() * maps[0].numel()
+            zeros = got.eq(0).all(dim=1).cpu().double().mean() * maps[0].numel()
             mistakes = {
                 f"With {case} nothing was hidden.": pixels,
                 f"With {case} the least important patches were hidden.": (

@@ -132,7 +132,7 @@ def cut(pixels, size):
                 ),
             }
             recognise(got, mistakes, 1e-6)
-            share = (got - truth).abs().gt(1e-6).double().mean()
+            share = (got - truth).abs().gt(1e-6).cpu().double().mean()
             raise Wrong(f"With {case} {100 * share:.0f} % of your numbers are in a wrong place.")
         return "A row of your result is one patch. A linear layer makes a token of it."
 
@@ -297,18 +297,19 @@ def ece(confidence, right, bins):
 
 def calibration(confidence, right, bins: int):
     """The expected calibration error, and what typical mistakes give: `(error, {words: value})`."""
+    confidence, right = confidence.cpu().double(), right.cpu().double()
     number = (confidence * bins).long().clamp(max=bins - 1)
     gaps, shares = [], []
     for b in number.unique():
         inside = number == b
-        gaps.append(confidence[inside].double().mean() - right[inside].double().mean())
-        shares.append(inside.double().mean())
+        gaps.append(confidence[inside].mean() - right[inside].mean())
+        shares.append(inside.cpu().double().mean())
     gaps, shares = torch.stack(gaps), torch.stack(shares)
     others = {
         "each bin counts the same in it, however few pictures it holds.": gaps.abs().mean(),
         "gaps of different signs cancel in it. Take their absolute values.": (shares * gaps).sum(),
         "that is the accuracy, taken off the mean confidence. Are the bins used?": (
-            confidence.double().mean() - right.double().mean()
+            confidence.mean() - right.mean()
         ).abs(),
         "that is the largest gap, but the mean is wanted.": gaps.abs().max(),
         "it has been divided by the number of bins once more.": (shares * gaps.abs()).mean(),

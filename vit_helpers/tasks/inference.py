@@ -259,7 +259,7 @@ def prepare(picture, processor):
         for width, height in ((90, 60), (50, 300)):
             case = f"a picture of {width} x {height}"
             picture = _picture(width, height)
-            truth = images.to_pixels(picture, self.processor)[0].double()
+            truth = images.to_pixels(picture, self.processor)[0].cpu().double()
             got = call(prepare, picture.copy(), self.processor, case=case)
             self._shape(numbers(got, f"With {case} what your function returned"), truth, case)
             got = shaped(got, tuple(truth.shape), case, "(channels, height, width)")

@@ -263,10 +263,10 @@ def _stored(dataset, index: int):
 def _transformed(dataset, index: int) -> torch.Tensor:
     """An item after its transform, with the same random draws every time; none is used up."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # transforms draw on the CPU
         random.seed(0)
         np.random.seed(0)
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         try:
             item = dataset[index]
         finally:
