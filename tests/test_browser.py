@@ -245,7 +245,6 @@ def test_without_scripts_the_picture_stands_there_with_its_words(chromium, folde
         assert tab.locator(".vx-root").count() == 0
         static = tab.get_by_alt_text("Attention explorer: ")
         assert static.bounding_box()["width"] > 250
-        assert tab.get_by_alt_text("Layer 11, mean of 12 heads").count() == 1  # the form
 
 
 def ms_from_move_to_picture(chromium, page, tmp_path, moves=120):
@@ -356,17 +355,6 @@ def run_all(tab):
     command(tab, "notebook:run-all-cells")
 
 
-def move_a_slider_of_the_form(tab):
-    """Ask the form for layer 3. Returns the form."""
-    form = tab.locator(".widget-vbox:has(.widget-image)")
-    shown = form.locator("img").get_attribute("src")
-    form.locator(".widget-readout").first.fill("3")
-    form.locator(".widget-readout").first.press("Enter")
-    form.get_by_text("Layer 3, mean of 12 heads").wait_for()
-    assert form.locator("img").get_attribute("src") != shown
-    return form
-
-
 def test_jupyterlab(chromium, lab, attn, tmp_path):
     with opened_notebook(chromium, lab, "fresh.ipynb") as tab:
         run_all(tab)
@@ -388,8 +376,6 @@ def test_jupyterlab(chromium, lab, attn, tmp_path):
         best = best_p95(chromium, page, tmp_path)
         print(f"\nJupyterLab, from pointer to painted frame, p95: {best:.1f} ms")
         assert best < FRAME_MS
-        form = move_a_slider_of_the_form(tab)
-        form.screenshot(path=SCREENSHOTS / "lab-form.png")
         assert is_code(tab)
         tab.set_viewport_size({"width": 760, "height": 900})
         page.settle()
@@ -406,9 +392,9 @@ def test_jupyterlab(chromium, lab, attn, tmp_path):
 def test_a_saved_notebook_shows_the_picture(chromium, lab):
     with opened_notebook(chromium, lab, "saved.ipynb") as tab:
         images = tab.locator(".jp-OutputArea-output img")
-        images.nth(1).wait_for()  # cells are drawn one after the other
-        assert images.count() == 2
-        assert all(image.bounding_box()["width"] > 250 for image in images.all())
+        images.first.wait_for()
+        assert images.count() == 1
+        assert images.first.bounding_box()["width"] > 250
         assert "Error displaying widget" not in tab.locator(".jp-Notebook").inner_text()
         tab.screenshot(path=SCREENSHOTS / "lab-saved.png")
 
@@ -426,5 +412,4 @@ def test_notebook_7(chromium, folder, attn):
             page.panel().locator(".vx-stage").focus()
             tab.keyboard.press("ArrowDown")
             assert page.title().endswith("from the patch in row 7, column 10")
-            move_a_slider_of_the_form(tab)
             tab.screenshot(path=SCREENSHOTS / "notebook-7.png")
