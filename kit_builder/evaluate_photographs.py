@@ -24,10 +24,10 @@ from vit_helpers.errors import CourseError
 from vit_helpers.offline_kit import KIT
 
 from . import photographs
+from .evaluate import calibration_error, fit_temperature, top
 
 MODEL = KIT / "quarter"
 SIDE, PATCH = 224, 16
-BINS = 15
 
 # What is right for each photograph of the kit; of the pair, what is on the left and on the right.
 RIGHT = {
@@ -102,27 +102,6 @@ def held_out_rows(real: Path) -> list[int]:
     labels = torch.tensor(labels.to_pylist())
     rows = photographs.hold_out(labels, photographs.HELD_OUT_A_CLASS).nonzero().squeeze(1)
     return rows[labels[rows].argsort(stable=True)].tolist()
-
-
-def top(logits: Tensor, labels: Tensor, k: int = 1) -> float:
-    """Per cent of the rows whose label is among the k highest logits."""
-    return 100 * (logits.topk(k).indices == labels[:, None]).any(1).float().mean().item()
-
-
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature with the smallest negative log-likelihood (Guo et al. 2017)."""
-    candidates = torch.logspace(-1, 1, 401)
-    losses = [torch.nn.functional.cross_entropy(logits / t, labels) for t in candidates]
-    return candidates[int(torch.stack(losses).argmin())].item()
-
-
-def calibration_error(logits: Tensor, labels: Tensor) -> float:
-    """Expected calibration error in per cent, 15 bins (Naeini et al. 2015)."""
-    confidence, answer = logits.softmax(1).max(1)
-    right = (answer == labels).float()
-    which = (confidence * BINS).long().clamp_max(BINS - 1)
-    gaps = [(right - confidence)[which == b].sum().abs() for b in range(BINS)]
-    return 100 * sum(gaps).item() / len(labels)
 
 
 def attention_on_object(attention: Tensor, boxes: Tensor) -> float:

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +40,7 @@ from vit_helpers.errors import CourseError
 from .lean_vit import GRID, PATCH, LeanViT, patchify
 from .painting import Painter
 from .photographs import CLASSES, IMAGENET, LINES, Photographs, find_real
+from .train import save_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "train"
@@ -87,14 +87,6 @@ class Recipe:
         else:
             views = ((224, 98), (224, None))
         return views[torch.randint(len(views), (), generator=rng).item()]
-
-
-def save_atomically(state: object, path: Path) -> None:
-    """Write beside the target, then rename: a cut never leaves half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
 
 
 def initial_model(start: Path) -> LeanViT:
