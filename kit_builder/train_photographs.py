@@ -354,7 +354,9 @@ def run(recipe: Recipe, start: Path, to: Path, cache: Path = CACHE) -> None:
     while trainer.progress < 1:
         began = time.monotonic()
         seen = trainer.train_step()
-        trainer.seconds += min(time.monotonic() - began, PAUSE)  # a laptop that slept learnt nothing
+        trainer.seconds += min(
+            time.monotonic() - began, PAUSE
+        )  # a laptop that slept learnt nothing
         mean = seen if mean is None else mean.lerp(seen, 0.02)
         bar.update(round(100 * trainer.progress) - bar.n)
         if trainer.seconds - saved > SAVE_EVERY:

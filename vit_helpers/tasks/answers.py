@@ -16,7 +16,6 @@ class NotAttempted(Exception):
     """Raised by a check when the dots of the stub are still there."""
 
 
-
 def raised(error: BaseException) -> str:
     """An error in words: `raised ValueError: too large`."""
     try:
