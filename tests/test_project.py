@@ -126,6 +126,11 @@ class TestNotebook:
         tokens = r"hf_[A-Za-z]{20}|gh[pousr]_\w{20}|AKIA[A-Z0-9]{16}|Bearer \w{16}"
         assert not re.search(tokens, text)
 
+    def test_saved_outputs_are_of_one_run_from_the_top(self, path):
+        """Outputs without a number are those of no run, and nbval refuses them."""
+        counts = [c["execution_count"] for c in cells(path, "code")]
+        assert counts == list(range(1, len(counts) + 1)), "run `make refresh`"
+
     def test_every_figure_has_words(self, path):
         notebook = read(path)
         assert figures(notebook)
