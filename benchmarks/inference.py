@@ -60,12 +60,13 @@ def run(request: Request) -> int:
     chosen = variants.select(*request.names) if request.names else list(variants.VARIANTS)
     baseline = variants.select(efficiency.BASELINE)
     chosen = baseline + [v for v in chosen if v not in baseline]
-    rt = runtime.setup("classifier", "cifar10")
+    rt = runtime.start("classifier", "cifar10")
     count = rt.pick(quick=200, full=1000) if request.pictures is None else request.pictures
     for batch in request.batches:
         if not 1 <= batch <= count:
             raise CourseError(f"The batch {batch} must be from 1 to the {count} pictures.")
-    model, processor = load(request.model)
+    path = request.model or rt.locate("classifier")
+    model, processor = models.load(path, attn_implementation="eager")
     models.blocks(model)  # a model that is no ViT is refused before anything else is done
     if request.widen != 1:
         model = widen(model, request.widen).to(rt.device)
@@ -102,23 +103,6 @@ def _rates(device: torch.device) -> dict[str, dict[str, float]]:
     """The matrix rates by device: int8 engines run on the CPU, also where there is a GPU."""
     rates = {"CPU": efficiency.matrix_rates("cpu")}
     return rates if device.type == "cpu" else rates | {"GPU": efficiency.matrix_rates(device)}
-
-
-def load(model_id: str | None):
-    """A classifier with plain attention and its processor: the course's, or any of transformers.
-
-    Raises:
-        CourseError: If there is no such model.
-    """
-    if model_id is None:
-        return models.load_classifier("eager")
-    from transformers import AutoModelForImageClassification
-
-    with models.said_plainly(model_id):
-        model = AutoModelForImageClassification.from_pretrained(
-            model_id, attn_implementation="eager", dtype=torch.float32, use_safetensors=True
-        )
-    return model.eval().to(runtime.current().device), models.load_processor(model_id)
 
 
 def _calibration(processor, seed: int) -> torch.Tensor:

@@ -73,9 +73,9 @@ class Track:
     """What all loops share: the network and the pictures, as files and as decoded sets."""
 
     def __init__(self, request: Request):
-        self.rt = runtime.setup("classifier", "cifar10")
+        self.rt = runtime.start("classifier", "cifar10")
         self.request = request
-        self.processor = models.load_processor()
+        self.processor = models.load_processor(self.rt.locate("classifier"))
         cifar = load_dataset(self.rt.locate("cifar10"))
         self.names = data.class_names(cifar["train"])
         self.train = data.balanced_subset(cifar["train"], request.pictures, seed=self.rt.seed)
@@ -87,7 +87,7 @@ class Track:
             self.model = widen(self.model, request.widen)
         moving, still = data.train_transform(self.processor), data.eval_transform(self.processor)
         self.train_set = data.PictureSet(self.train, moving)
-        self.still_set = self.train_set.with_transform(still)
+        self.still_set = data.PictureSet(self.train, still)
         self.val_set = data.PictureSet(self.val, still)
 
     def network(self, first_blocks: int = 0):

@@ -34,9 +34,9 @@ if not find_spec("vit_helpers"):
             "FOLDER is your copy of the course or its zip file. Then run this cell again."
         )
     get_ipython().system(f'"{{sys.executable}}" -m pip install --quiet --no-deps "{{course}}"')
-    from vit_helpers import colab
+    from vit_helpers.resources import packages
 
-    colab.complete()"""
+    packages.complete()"""
 
 # GitHub's own rules for both names.
 NAME = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.\.?$)(?!.*\.git$)[\w.-]{1,100}", re.A)

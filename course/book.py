@@ -259,8 +259,8 @@ def explorer_of_the_course():
     from vit_helpers.widgets import explorer
 
     with contextlib.redirect_stdout(None):
-        runtime.start("classifier", "photo")
-    model, processor = models.load_classifier(attn_implementation="eager")
+        rt = runtime.start("classifier", "photo")
+    model, processor = models.load(rt.locate("classifier"), attn_implementation="eager")
     photo = images.load_image()
     pixels = images.to_pixels(photo, processor).to(model.device)
     attn = attention.maps(model, pixels).cpu()

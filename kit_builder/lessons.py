@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from datasets import load_dataset
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageClassification
 
 from benchmarks import variants
 from course import runner
@@ -61,13 +63,15 @@ def flowers_from_scratch() -> float:
     batches and epochs. All blocks learn: frozen at random they would be worth nothing.
     """
     as_the_course_is_tested()
-    rt = runtime.setup("classifier", "flowers102")
-    flowers = data.load_dataset("flowers102")
-    processor = models.load_processor()
+    rt = runtime.start("classifier", "flowers102")
+    flowers = load_dataset(rt.locate("flowers102"))
+    processor = models.load_processor(rt.locate("classifier"))
     parts = {
         "train": flowers["train"],
-        "validation": data.take(flowers["validation"], FLOWERS["validation"], seed=rt.seed),
-        "test": data.take(flowers["test"], FLOWERS["test"], seed=rt.seed),
+        "validation": data.balanced_subset(
+            flowers["validation"], FLOWERS["validation"], seed=rt.seed
+        ),
+        "test": data.balanced_subset(flowers["test"], FLOWERS["test"], seed=rt.seed),
     }
     loaders = {}
     for name, part in parts.items():
@@ -76,7 +80,10 @@ def flowers_from_scratch() -> float:
         transform = moving if learns else data.eval_transform(processor)
         pictures = data.PictureSet(part, transform)
         loaders[name] = data.loader(pictures, FLOWERS["batch"], shuffle=learns, seed=rt.seed)
-    model = models.from_scratch(data.class_names(flowers["train"]))
+    config = AutoConfig.from_pretrained(
+        rt.locate("classifier"), **models.label_maps(data.class_names(flowers["train"]))
+    )
+    model = AutoModelForImageClassification.from_config(config).to(rt.device)
     optimizer = torch.optim.AdamW(training.parameter_groups(model, LR))
     with models.patch_dropout(model, KEEP_PATCHES):
         training.fit(

@@ -21,7 +21,7 @@ def rt():
     """A runtime on the offline kit, freshly seeded."""
     from vit_helpers import runtime
 
-    return runtime.setup("classifier", "cifar10", "flowers102", "photo")
+    return runtime.start("classifier", "cifar10", "flowers102", "photo")
 
 
 @pytest.fixture(scope="module")

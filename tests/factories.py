@@ -1,10 +1,28 @@
-"""Small models and easy pictures for the tests of training."""
+"""The course's own model and pictures, small models, and easy pictures for tests of training."""
 
+import datasets
 import torch
 from transformers import ViTConfig, ViTForImageClassification
 
+from vit_helpers import models, runtime, training
+
 RECIPE = {"epochs": 3}
 RATES = {"lr": 2e-3, "head_lr": 1e-2}
+
+
+def classifier(attn_implementation="sdpa"):
+    """The course's classifier of this run, with its processor."""
+    return models.load(runtime.current().locate("classifier"), attn_implementation)
+
+
+def processor():
+    """Its processor alone."""
+    return models.load_processor(runtime.current().locate("classifier"))
+
+
+def load_dataset(name):
+    """A data set of the course, from the source of this run."""
+    return datasets.load_dataset(runtime.current().locate(name))
 
 
 def tiny(classes=3, seed=0, depth=3, hidden=24, dropout=0.1):
@@ -50,15 +68,11 @@ def loaders(count=24, batch=10, noise=0.3, brightness=1.0, generator=True):
 
 
 def adamw(model, lr=RATES["lr"], head_lr=RATES["head_lr"]):
-    from vit_helpers import training
-
     return torch.optim.AdamW(training.parameter_groups(model, lr, head_lr))
 
 
 def fitted(model, train_loader=None, val_loader=None, optimizer=None, **recipe):
     """`training.fit` with the recipe of these tests."""
-    from vit_helpers import training
-
     if train_loader is None:
         train_loader, val_loader = loaders()
     optimizer = adamw(model) if optimizer is None else optimizer

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+import factories
 from PIL import Image
 
 from vit_helpers import resources
@@ -296,10 +297,10 @@ def full_size() -> dict[str, bytes]:
     from datasets import load_dataset
 
     from benchmarks.widening import widen
-    from vit_helpers import models, runtime
+    from vit_helpers import runtime
 
     runtime.start("classifier", "cifar10", "flowers102")
-    model = widen(models.load_classifier("eager")[0], 4)
+    model = widen(factories.classifier("eager")[0], 4)
     known = model.classifier
     model.classifier = torch.nn.Linear(768, 1000)
     with torch.no_grad():  # the other classes are never the answer

@@ -14,8 +14,8 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 import course.__main__ as command_line
 from course import address
-from vit_helpers import colab
 from vit_helpers.errors import CourseError
+from vit_helpers.resources import packages
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -227,7 +227,7 @@ def run_first_cell(monkeypatch, found, repository):
 
 @pytest.mark.parametrize("repository", ["", NAME])
 def test_where_the_course_is_installed_the_first_cell_does_nothing(monkeypatch, capsys, repository):
-    monkeypatch.setattr(colab, "complete", lambda: pytest.fail("nothing is to be installed"))
+    monkeypatch.setattr(packages, "complete", lambda: pytest.fail("nothing is to be installed"))
     assert run_first_cell(monkeypatch, object(), repository) == []
     assert capsys.readouterr() == ("", "")
 
@@ -244,7 +244,7 @@ def test_where_it_is_not_the_first_cell_installs_it_without_its_needs(
     monkeypatch, repository, variable, place
 ):
     completed = []
-    monkeypatch.setattr(colab, "complete", lambda: completed.append(1))
+    monkeypatch.setattr(packages, "complete", lambda: completed.append(1))
     monkeypatch.delenv("VIT_REPO", raising=False)
     if variable:
         monkeypatch.setenv("VIT_REPO", variable)

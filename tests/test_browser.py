@@ -33,11 +33,11 @@ FRAME_MS = 16
 CELLS = (
     """
 from vit_helpers.widgets import explorer
-from vit_helpers import attention, data, models, runtime, show_source, widgets
+from vit_helpers import attention, images, models, runtime, show_source, widgets
 
-rt = runtime.setup("classifier", "photo")
-model, processor = models.load_classifier(attn_implementation="eager")
-photo = data.load_image()
+rt = runtime.start("classifier", "photo")
+model, processor = models.load(rt.locate("classifier"), "eager")
+photo = images.load_image()
 pixels = processor(images=photo, return_tensors="pt")["pixel_values"]
 attn = attention.maps(model, pixels.to(rt.device)).cpu()
 grid = attention.grid_size(model)

@@ -15,8 +15,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from vit_helpers import colab, runtime
+from vit_helpers import runtime
 from vit_helpers.errors import CourseError
+from vit_helpers.resources import packages
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -35,30 +36,24 @@ def pip(monkeypatch):
         fake.constraints = Path(command[command.index("--constraint") + 1]).read_text()
         return subprocess.CompletedProcess(command, fake.status, "", fake.error)
 
-    monkeypatch.setattr(colab.subprocess, "run", run)
+    monkeypatch.setattr(packages.subprocess, "run", run)
     return fake
 
 
 def lacking(monkeypatch, *names):
-    there = metadata.version
-
-    def version(name):
-        if name in names:
-            raise metadata.PackageNotFoundError(name)
-        return there(name)
-
-    monkeypatch.setattr(colab.metadata, "version", version)
+    there = [p for p in metadata.distributions() if p.metadata["Name"] not in names]
+    monkeypatch.setattr(packages.metadata, "distributions", lambda: there)
 
 
 def test_where_all_is_there_nothing_is_installed_and_nothing_said(pip, capsys):
-    colab.complete()
+    packages.complete()
     assert pip.asked == []
     assert capsys.readouterr() == ("", "")
 
 
 def test_only_what_is_missing_is_installed_and_nothing_else_may_change(pip, monkeypatch, capsys):
     lacking(monkeypatch, "onnx", "onnxruntime")
-    colab.complete()
+    packages.complete()
     (command,) = pip.asked
     wanted = command[command.index("--constraint") + 2 :]
     assert [w.split(">")[0] for w in wanted] == ["onnx", "onnxruntime"]
@@ -69,15 +64,17 @@ def test_only_what_is_missing_is_installed_and_nothing_else_may_change(pip, monk
     assert "Installing onnx" in capsys.readouterr().out
 
 
-def test_extras_are_no_need():
-    assert not [line for line in colab.missing() if "resvg" in line or "jupyterlab" in line]
+def test_extras_are_no_need(pip, monkeypatch):
+    lacking(monkeypatch, "resvg-py", "jupyterlab")
+    packages.complete()
+    assert pip.asked == []
 
 
 @pytest.mark.parametrize("name", ["torch", "torchvision"])
 def test_torch_is_never_installed(pip, monkeypatch, name):
     lacking(monkeypatch, name, "onnx")
     with pytest.raises(CourseError, match=f"{name}>=.* is missing here: install it as"):
-        colab.complete()
+        packages.complete()
     assert pip.asked == []
 
 
@@ -85,7 +82,7 @@ def test_what_pip_cannot_install_is_one_sentence(pip, monkeypatch):
     lacking(monkeypatch, "onnx")
     pip.status, pip.error = 1, "WARNING: Retrying\nERROR: No matching distribution found for onnx\n"
     with pytest.raises(CourseError, match=r"install onnx.* \(No matching .*\): check the network"):
-        colab.complete()
+        packages.complete()
 
 
 # --- widgets -----------------------------------------------------------------------------------
@@ -102,27 +99,26 @@ def fake_colab(monkeypatch):
     package.colab = module
     monkeypatch.setitem(sys.modules, "google", package)
     monkeypatch.setitem(sys.modules, "google.colab", module)
-    monkeypatch.setattr(colab, "complete", lambda: calls.append("complete"))
+    monkeypatch.setattr(packages, "complete", lambda: calls.append("complete"))
     return calls
 
 
 @pytest.mark.parametrize("version, shown", [("7.7.1", False), ("8.1.9", True)])
 def test_set_up_on_colab_completes_and_shows_widgets(fake_colab, monkeypatch, version, shown):
     # Colab shows ipywidgets 7 by itself; its manager for foreign widgets speaks version 8.
-    monkeypatch.setattr(colab.metadata, "version", lambda name: version)
-    colab.prepare()
+    monkeypatch.setattr(packages.metadata, "version", lambda name: version)
+    packages.prepare()
     assert fake_colab == ["complete"] + ["widgets"] * shown
 
 
 def test_set_up_prepares(fake_colab):
-    runtime.setup()
+    runtime.start()
     assert fake_colab[0] == "complete"
 
 
 def test_elsewhere_set_up_prepares_nothing(monkeypatch):
-    monkeypatch.setattr(colab, "complete", lambda: pytest.fail("this is not Colab"))
-    assert not colab.on_colab()
-    colab.prepare()
+    monkeypatch.setattr(packages, "complete", lambda: pytest.fail("this is not Colab"))
+    packages.prepare()
 
 
 # --- each notebook alone, in a Python without the course ---------------------------------------

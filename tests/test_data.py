@@ -3,6 +3,7 @@
 import io
 import shutil
 
+import factories
 import numpy as np
 import pytest
 import torch
@@ -44,7 +45,7 @@ SCHEMAS = {
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_twin_has_the_schema_of_the_original(rt, name):
     column, classes, splits = SCHEMAS[name]
-    dataset = data.load_dataset(name)
+    dataset = factories.load_dataset(name)
     assert set(dataset) == splits
     for split in dataset.values():
         assert data.image_column(split) == column
@@ -56,12 +57,12 @@ def test_twin_has_the_schema_of_the_original(rt, name):
 
 
 def test_cifar10_names_are_in_the_official_order(rt):
-    names = data.class_names(data.load_dataset("cifar10")["test"])
+    names = data.class_names(factories.load_dataset("cifar10")["test"])
     assert names == ("airplane automobile bird cat deer dog frog horse ship truck".split())
 
 
 def test_flowers_twin_has_the_official_ten_pictures_per_class(rt):
-    flowers = data.load_dataset("flowers102")
+    flowers = factories.load_dataset("flowers102")
     for split in ("train", "validation"):
         assert torch.tensor(flowers[split]["label"]).bincount().tolist() == [10] * 102
     assert min(torch.tensor(flowers["test"]["label"]).bincount()) >= 10
@@ -69,14 +70,14 @@ def test_flowers_twin_has_the_official_ten_pictures_per_class(rt):
 
 def test_no_picture_is_in_two_splits(rt):
     for name, (column, _, splits) in SCHEMAS.items():
-        dataset = data.load_dataset(name)
+        dataset = factories.load_dataset(name)
         seen = [{p.tobytes() for p in dataset[split][column]} for split in splits]
         assert len(set.union(*seen)) == sum(map(len, seen))
 
 
 def test_unknown_data_set(rt):
     with pytest.raises(CourseError, match="'mnist'.*'cifar10'"):
-        data.load_dataset("mnist")
+        factories.load_dataset("mnist")
 
 
 @pytest.mark.parametrize("folder_is_there", [True, False])
@@ -86,7 +87,7 @@ def test_empty_or_missing_kit_folder(rt, tmp_path, monkeypatch, folder_is_there)
         (tmp_path / "cifar10").mkdir()
     monkeypatch.setattr(resources.table, "KIT", tmp_path)
     with pytest.raises(CourseError, match="lacks 'cifar10/test.parquet': reinstall"):
-        data.load_dataset("cifar10")
+        factories.load_dataset("cifar10")
 
 
 # --- take --------------------------------------------------------------------------------------
@@ -104,16 +105,16 @@ def test_take_is_balanced_and_repeats(labels, count, seed):
     dataset = picture_set(labels, size=(2, 2)).select_columns(["label"])
     if count >= len(dataset):
         return
-    part = data.take(dataset, count, seed)
+    part = data.balanced_subset(dataset, count, seed)
     expected = count // 3
     assert torch.tensor(part["label"]).bincount(minlength=3).tolist() == [expected] * 3
-    assert list(part["label"]) == list(data.take(dataset, count, seed)["label"])
+    assert list(part["label"]) == list(data.balanced_subset(dataset, count, seed)["label"])
 
 
 def test_take_gives_different_pictures_and_another_part_for_another_seed(rt):
     dataset = picture_set([0, 1, 2] * 10)
-    first = [p.getpixel((0, 0)) for p in data.take(dataset, 12, seed=0)["img"]]
-    other = [p.getpixel((0, 0)) for p in data.take(dataset, 12, seed=1)["img"]]
+    first = [p.getpixel((0, 0)) for p in data.balanced_subset(dataset, 12, seed=0)["img"]]
+    other = [p.getpixel((0, 0)) for p in data.balanced_subset(dataset, 12, seed=1)["img"]]
     assert len(set(first)) == 12
     assert first != other
 
@@ -121,12 +122,12 @@ def test_take_gives_different_pictures_and_another_part_for_another_seed(rt):
 @pytest.mark.parametrize("count", [None, 30, 31])
 def test_take_all(rt, count):
     dataset = picture_set([0, 1, 2] * 10)
-    assert data.take(dataset, count) is dataset
+    assert data.balanced_subset(dataset, count) is dataset
 
 
 def test_take_too_few(rt):
     with pytest.raises(CourseError, match="2 pictures are too few for 3 classes"):
-        data.take(picture_set([0, 1, 2] * 2), 2)
+        data.balanced_subset(picture_set([0, 1, 2] * 2), 2)
 
 
 # --- transforms --------------------------------------------------------------------------------
@@ -134,28 +135,28 @@ def test_take_too_few(rt):
 
 @pytest.mark.parametrize("size", [(32, 32), (224, 224), (300, 200), (97, 501)])
 def test_eval_transform_equals_the_processor(rt, size):
-    processor = models.load_processor()
+    processor = factories.processor()
     noise = torch.randint(0, 256, (3, size[1], size[0]), dtype=torch.uint8)
     picture = Image.fromarray(noise.permute(1, 2, 0).numpy())
     expected = processor(picture, return_tensors="pt")["pixel_values"][0]
     ours = data.eval_transform(processor)(data.to_tensor(picture))
-    assert ours.shape == expected.shape == (3, *data.model_size(processor))
+    assert ours.shape == expected.shape == (3, *images.model_size(processor))
     assert (ours - expected).abs().max() <= 1e-6
 
 
 def test_train_transform_is_random_and_in_range(rt):
-    processor = models.load_processor()
+    processor = factories.processor()
     transform = data.train_transform(processor)
     picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     first, second = transform(picture), transform(picture)
-    assert first.shape == (3, *data.model_size(processor))
+    assert first.shape == (3, *images.model_size(processor))
     assert not torch.equal(first, second)
-    shown = data.unnormalise(first, processor)
+    shown = images.unnormalise(first, processor)
     assert 0 <= shown.min() and shown.max() <= 1
 
 
 def test_training_colours_change_only_where_asked(rt):
-    processor = models.load_processor()
+    processor = factories.processor()
     picture = torch.full((3, 32, 32), 100, dtype=torch.uint8)
     picture[0] = 200  # one plain red: crops and flips cannot change it
     kept = data.train_transform(processor)(picture)
@@ -165,9 +166,9 @@ def test_training_colours_change_only_where_asked(rt):
 
 
 def test_unnormalise_undoes_the_normalisation(rt):
-    processor = models.load_processor()
-    picture = torch.randint(0, 256, (3, *data.model_size(processor)), dtype=torch.uint8)
-    back = data.unnormalise(data.eval_transform(processor)(picture), processor)
+    processor = factories.processor()
+    picture = torch.randint(0, 256, (3, *images.model_size(processor)), dtype=torch.uint8)
+    back = images.unnormalise(data.eval_transform(processor)(picture), processor)
     assert torch.allclose(back, picture / 255, atol=1e-6)
 
 
@@ -201,7 +202,7 @@ def test_pictures_that_do_not_fit_into_memory_are_decoded_by_workers(rt, monkeyp
     import psutil
 
     dataset = picture_set([0, 1, 2] * 8)
-    transform = data.eval_transform(models.load_processor())
+    transform = data.eval_transform(factories.processor())
     in_memory = data.PictureSet(dataset, transform)
     little = type("memory", (), {"available": 2 * len(dataset) * 3 * 12 * 10 - 1})
     monkeypatch.setattr(psutil, "virtual_memory", lambda: little)
@@ -240,32 +241,24 @@ def test_a_batch_is_its_pictures_one_by_one(sizes, seed):
 
 def test_every_picture_of_a_batch_gets_a_crop_of_its_own(rt):
     picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
-    batch = data.train_transform(models.load_processor()).batch([picture] * 4)
+    batch = data.train_transform(factories.processor()).batch([picture] * 4)
     assert not any(torch.equal(batch[0], other) for other in batch[1:])
 
 
 def test_picture_set_shrinks_large_pictures_once(rt):
-    pictures = data.PictureSet(picture_set([0], size=(600, 400)), lambda p: p, max_side=100)
-    assert pictures.pictures[0].shape == (3, 100, 150)
+    pictures = data.PictureSet(picture_set([0], size=(900, 600)), lambda p: p)
+    assert pictures.pictures[0].shape == (3, 512, 768)
 
 
 def test_pictures_that_are_resized_once_equal_the_processor(rt):
-    processor = models.load_processor()
+    processor = factories.processor()
     photo = Image.fromarray(torch.randint(0, 256, (480, 640, 3), dtype=torch.uint8).numpy())
     dataset = picture_set([0], pictures=[photo])
     transform = data.eval_transform(processor)
-    once = data.PictureSet(dataset, transform, resize=data.resize(processor))
+    once = data.PictureSet(dataset, transform)
     expected = processor(photo, return_tensors="pt")["pixel_values"][0]
     assert (once[0][0] - expected).abs().max() <= 1e-6
-    assert once.pictures[0].shape == (3, *data.model_size(processor))
-
-
-def test_with_transform_shares_the_pictures(rt):
-    pictures = data.PictureSet(picture_set([0, 1]), lambda p: p)
-    other = pictures.with_transform(lambda p: -p.float())
-    assert other.pictures is pictures.pictures
-    assert float(other[1][0].max()) == -1
-    assert int(pictures[1][0].max()) == 1
+    assert once.pictures[0].shape == (3, *images.model_size(processor))
 
 
 def test_loader_of_nothing(rt):
@@ -278,19 +271,19 @@ def test_loader_of_nothing(rt):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "RGBA", "LA", "I;16"])
 def test_every_kind_of_picture_becomes_rgb(rt, mode):
-    picture = data.load_image(Image.new(mode, (7, 5)))
+    picture = images.load_image(Image.new(mode, (7, 5)))
     assert picture.mode == "RGB" and picture.size == (7, 5)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparent_becomes_white(rt, mode):
     content = file_of(Image.new(mode, (4, 4)))  # all zero: fully transparent black
-    assert data.load_image(content).getpixel((0, 0)) == (255, 255, 255)
+    assert images.load_image(content).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_palette_with_transparent_colour_becomes_white(rt):
     content = file_of(Image.new("P", (4, 4)), "GIF", transparency=0)
-    assert data.load_image(content).getpixel((0, 0)) == (255, 255, 255)
+    assert images.load_image(content).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +296,7 @@ def test_exif_orientation_is_applied(rt, tmp_path, orientation, corner):
     exif[0x0112] = orientation
     path = tmp_path / "photo.png"
     picture.save(path, exif=exif)
-    upright = data.load_image(path)
+    upright = images.load_image(path)
     assert upright.size == ((4, 8) if orientation in (6, 8) else (8, 4))
     assert upright.getpixel(corner) == (255, 255, 255)
 
@@ -320,7 +313,7 @@ def test_a_damaged_note_of_the_camera_does_not_cost_the_picture(rt, kind, damage
     else:
         tags[tags.index(b"MM") + 1] = 1
     content = file_of(Image.new("RGB", (8, 4), "red"), kind, exif=bytes(tags))
-    picture = data.load_image(content)
+    picture = images.load_image(content)
     red, green, blue = picture.getpixel((2, 2))
     assert red > 250 and max(green, blue) < 5
     # Turned upright where the orientation can be read, else as it is stored.
@@ -330,22 +323,22 @@ def test_a_damaged_note_of_the_camera_does_not_cost_the_picture(rt, kind, damage
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bits_keep_their_brightness(rt, kind):
     sixteen = Image.fromarray(np.array([[0, 257 * 10, 257 * 200, 65535]], dtype=np.uint16))
-    picture = data.load_image(file_of(sixteen, kind))
+    picture = images.load_image(file_of(sixteen, kind))
     assert [picture.getpixel((x, 0)) for x in range(4)] == [(v,) * 3 for v in (0, 10, 200, 255)]
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 def test_numbers_without_a_range_are_stretched_from_black_to_white(rt, kind):
     heights = Image.fromarray(np.array([[-500, 0, 500]], dtype=kind))
-    picture = data.load_image(file_of(heights, "TIFF"))
+    picture = images.load_image(file_of(heights, "TIFF"))
     assert [picture.getpixel((x, 0))[0] for x in range(3)] == [0, 128, 255]
-    flat = data.load_image(Image.fromarray(np.full((2, 2), 7, dtype=kind)))
+    flat = images.load_image(Image.fromarray(np.full((2, 2), 7, dtype=kind)))
     assert set(flat.tobytes()) == {0}
 
 
 def test_holes_in_measured_numbers_count_as_the_lowest(rt, recwarn):
     numbers = np.array([[np.nan, np.inf, -np.inf, -1, 1]], dtype=np.float32)
-    picture = data.load_image(file_of(Image.fromarray(numbers), "TIFF"))
+    picture = images.load_image(file_of(Image.fromarray(numbers), "TIFF"))
     assert [picture.getpixel((x, 0))[0] for x in range(5)] == [0, 255, 0, 0, 255]
     assert not recwarn.list
 
@@ -355,7 +348,7 @@ def test_path_string_bytes_and_picture_give_the_same(rt, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(file_of(picture))
     for source in (path, str(path), path.read_bytes(), memoryview(path.read_bytes()), picture):
-        assert data.load_image(source).tobytes() == picture.tobytes()
+        assert images.load_image(source).tobytes() == picture.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -367,16 +360,16 @@ def test_what_is_no_picture_is_named(rt, tmp_path, content):
     path = tmp_path / "broken.png"
     path.write_bytes(content)
     with pytest.raises(CourseError, match="broken.png' is not a picture that can be read"):
-        data.load_image(path)
+        images.load_image(path)
     with pytest.raises(CourseError, match="'the uploaded file' is not a picture"):
-        data.load_image(content)
+        images.load_image(content)
 
 
 def test_missing_file_and_folder(rt, tmp_path):
     with pytest.raises(CourseError, match="There is no file .*no_such.jpg"):
-        data.load_image(tmp_path / "no_such.jpg")
+        images.load_image(tmp_path / "no_such.jpg")
     with pytest.raises(CourseError, match="There is no file"):
-        data.load_image(tmp_path)
+        images.load_image(tmp_path)
 
 
 def test_too_large_a_file(rt, tmp_path, monkeypatch):
@@ -384,11 +377,11 @@ def test_too_large_a_file(rt, tmp_path, monkeypatch):
     path = tmp_path / "big.png"
     path.write_bytes(bytes(101))
     with pytest.raises(CourseError, match="larger than"):
-        data.load_image(path)
+        images.load_image(path)
 
 
 def test_sample_photo(rt):
-    photo = data.load_image()
+    photo = images.load_image()
     assert photo.mode == "RGB" and min(photo.size) >= 224
 
 
@@ -405,7 +398,7 @@ def test_sample_photo(rt):
 def test_patches_put_together_are_the_picture(rows, columns, side, batch):
     pixels = torch.arange(batch * 3 * rows * columns * side**2, dtype=torch.float32)
     pixels = pixels.view(batch, 3, rows * side, columns * side)
-    cut = data.patches(pixels, side)
+    cut = images.patches(pixels, side)
     assert cut.shape == (batch, rows * columns, 3, side, side)
     grid = cut.view(batch, rows, columns, 3, side, side).permute(0, 3, 1, 4, 2, 5)
     assert torch.equal(grid.reshape(pixels.shape), pixels)
@@ -413,7 +406,7 @@ def test_patches_put_together_are_the_picture(rows, columns, side, batch):
 
 def test_patches_that_do_not_fit():
     with pytest.raises(CourseError, match="Patches of 16 pixels do not fit a picture of 224 x 225"):
-        data.patches(torch.zeros(1, 3, 225, 224), 16)
+        images.patches(torch.zeros(1, 3, 225, 224), 16)
 
 
 @given(size=st.integers(1, 50), seed=st.integers(0, 99))
@@ -434,15 +427,15 @@ def test_more_random_indices_than_there_are():
 
 @pytest.fixture
 def classifier(rt):
-    return models.load_classifier()[0]
+    return factories.classifier()[0]
 
 
 def test_own_pictures_are_of_classes_that_the_classifier_names_mostly_right(classifier):
-    pictures, labels = data.own_pictures(classifier)
+    pictures, labels = data.evaluation_images(classifier)
     assert len(pictures) == len(labels) == 200
     assert len(set(labels.tolist())) >= 190
     assert {p.mode for p in pictures} == {"RGB"}
-    transform = data.eval_transform(models.load_processor())
+    transform = data.eval_transform(factories.processor())
     some = torch.stack([transform(data.to_tensor(p)) for p in pictures[::10]])
     with torch.inference_mode():
         answers = classifier(some).logits.argmax(-1)
@@ -450,20 +443,20 @@ def test_own_pictures_are_of_classes_that_the_classifier_names_mostly_right(clas
 
 
 def test_more_own_pictures_are_other_views_with_the_same_labels(classifier):
-    few, labels = data.own_pictures(classifier)
-    many, more = data.own_pictures(classifier, 450)
+    few, labels = data.evaluation_images(classifier)
+    many, more = data.evaluation_images(classifier, 450)
     assert len(many) == len(more) == 450
     assert more[:200].tolist() == more[200:400].tolist() == labels.tolist()
     assert many[:200] == few
     assert many[200].tobytes() != few[0].tobytes()
     assert [p.tobytes() for p in many] == [
-        p.tobytes() for p in data.own_pictures(classifier, 450)[0]
+        p.tobytes() for p in data.evaluation_images(classifier, 450)[0]
     ]
 
 
 def test_own_pictures_have_no_labels_for_a_model_with_other_names(classifier):
     classifier.config.id2label = {i: f"thing {i}" for i in range(204)}
-    pictures, labels = data.own_pictures(classifier, 20)
+    pictures, labels = data.evaluation_images(classifier, 20)
     assert (len(pictures), labels) == (20, None)
 
 
@@ -472,12 +465,12 @@ def test_own_pictures_from_the_hub_are_photographs_without_the_deer(classifier, 
 
     from vit_helpers import runtime
 
-    twin = data.load_dataset("cifar10")
+    twin = factories.load_dataset("cifar10")
     monkeypatch.setattr(runtime, "_current", replace(runtime.current(), source="hub"))
     folder = str(resources.get("cifar10").twin_path)
     asked = []
     monkeypatch.setattr(runtime.Runtime, "locate", lambda rt, name: asked.append(name) or folder)
-    pictures, labels = data.own_pictures(classifier, 60)
+    pictures, labels = data.evaluation_images(classifier, 60)
     deer = data.class_names(twin["test"]).index("deer")
     never = {r["img"].convert("RGB").tobytes() for r in twin["test"] if r["label"] == deer}
     assert asked == ["cifar10"] and labels is None
@@ -488,4 +481,4 @@ def test_own_pictures_from_the_hub_are_photographs_without_the_deer(classifier, 
 @pytest.mark.parametrize("count", [0, -3])
 def test_no_own_pictures_are_refused(classifier, count):
     with pytest.raises(CourseError, match=f"n is {count}"):
-        data.own_pictures(classifier, count)
+        data.evaluation_images(classifier, count)

@@ -6,6 +6,7 @@ import io
 import warnings
 from dataclasses import replace
 
+import factories
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +22,7 @@ from transformers import (
 
 from benchmarks import variants
 from benchmarks.variants import ExportContext, Variant
-from vit_helpers import data, efficiency, images, models, plots, runtime
+from vit_helpers import data, efficiency, images, plots, runtime
 from vit_helpers.efficiency import BASELINE, Engine
 from vit_helpers.errors import CourseError
 
@@ -486,7 +487,7 @@ def test_int8_of_openvino_covers_what_a_rare_picture_shows(model, pictures):
 def test_merged_int8_of_openvino_answers_a_picture_alone_as_in_a_batch(rt):
     pytest.importorskip("openvino")
     pytest.importorskip("nncf")
-    model, processor = models.load_classifier("eager")
+    model, processor = factories.classifier("eager")
     own, _ = data.evaluation_images(model, 4, rt.seed)
     some = images.to_pixels(own, processor)
     context = ExportContext(model, some)

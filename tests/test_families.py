@@ -104,7 +104,7 @@ def test_a_new_head_learns_after_the_model_was_looked_at(saved, tmp_path):
     _, _, folder = saved
     model, processor = models.load_with_new_head(NAMES, path=folder), models.load_processor(folder)
     pixels, labels = images.to_pixels(PICTURES, processor), torch.tensor([0, 1, 2])
-    models.check_input(model.eval(), pixels)
+    models.logits(model.eval(), pixels)
     models.logits_of(model, processor, PICTURES)
     models.freeze(model.train(), 1)
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
@@ -217,9 +217,9 @@ def test_pictures_that_a_model_cannot_take_are_one_sentence(rt, tmp_path):
     build(tmp_path / "m", "ViT, one channel")
     model, _ = models.load(tmp_path / "m")
     with pytest.raises(CourseError, match="takes pictures of 1 channel, but these have 3"):
-        models.check_input(model, torch.zeros(1, 3, 64, 64))
+        models.logits(model, torch.zeros(1, 3, 64, 64))
     with pytest.raises(CourseError, match="cannot take pictures of 40 x 30 pixels"):
-        models.check_input(model, torch.zeros(1, 1, 30, 40))
+        models.logits(model, torch.zeros(1, 1, 30, 40))
 
 
 def test_no_vit_is_one_sentence(rt, tmp_path):

@@ -6,6 +6,7 @@ Ratios are asserted and never times: what a card reaches depends on the card.
 import dataclasses
 import math
 
+import factories
 import pytest
 import torch
 
@@ -23,7 +24,7 @@ HALVES = [torch.bfloat16, torch.float16]
 @pytest.fixture
 def rt():
     """A runtime on the GPU, freshly seeded."""
-    rt = runtime.setup("classifier", "cifar10", "flowers102", "photo")
+    rt = runtime.start("classifier", "cifar10", "flowers102", "photo")
     assert rt.device.type == "cuda"
     return rt
 
@@ -40,21 +41,21 @@ def precision(rt, monkeypatch, request):
 @pytest.fixture(scope="module")
 def large():
     """The course's model at the width of ViT-B/16: large enough to keep a card busy."""
-    runtime.setup("classifier")
-    model, _ = models.load_classifier("eager")
+    runtime.start("classifier")
+    model, _ = factories.classifier("eager")
     return widen(model, 4).to(runtime.current().device)
 
 
 def pictures_of(count, processor):
-    part = data.take(data.load_dataset("cifar10")["train"], count, seed=0)
+    part = data.balanced_subset(factories.load_dataset("cifar10")["train"], count, seed=0)
     return data.PictureSet(part, data.eval_transform(processor))
 
 
 def fitted(count=160, batch=32):
     """One epoch from the same start. Returns the model and its history."""
     runtime.seed_everything(0)
-    pictures = pictures_of(count, models.load_processor())
-    model = models.load_with_new_head(data.class_names(data.load_dataset("cifar10")["train"]))
+    pictures = pictures_of(count, factories.processor())
+    model = models.load_with_new_head(data.class_names(factories.load_dataset("cifar10")["train"]))
     loader = data.loader(pictures, batch, shuffle=True, seed=0)
     optimizer = torch.optim.AdamW(training.parameter_groups(model, 5e-5, 1e-3))
     val_loader = data.loader(pictures, batch)
@@ -100,7 +101,7 @@ def test_half_precision_leaves_whole_weights_and_finite_numbers(precision):
 
 
 def test_fine_tuning_is_faster_in_the_cards_own_format(rt, large, monkeypatch):
-    pictures = pictures_of(320, models.load_processor())
+    pictures = pictures_of(320, factories.processor())
 
     def rate(precision):
         monkeypatch.setattr(runtime, "_current", dataclasses.replace(rt, precision=precision))
@@ -118,7 +119,7 @@ def test_fine_tuning_is_faster_in_the_cards_own_format(rt, large, monkeypatch):
 def test_inference_is_faster_in_half_precision_and_answers_the_same(rt, large):
     half = "PyTorch bf16" if rt.precision == torch.bfloat16 else "PyTorch fp16"
     own, _ = data.evaluation_images(large, 256, 0)
-    pictures = images.to_pixels(own, models.load_processor())
+    pictures = images.to_pixels(own, factories.processor())
     context = variants.ExportContext(large, pictures[:8])
     attempts = variants.build(context, variants.select(efficiency.BASELINE, half))
     engines = {a.name: a.engine for a in attempts}

@@ -16,6 +16,7 @@ import time
 import types
 from pathlib import Path
 
+import factories
 import hub_stand_in
 import pytest
 import torch
@@ -32,7 +33,7 @@ EVERYTHING = ("classifier", "cifar10", "flowers102", "photo")
 def load(name):
     """Load a resource as the notebooks do."""
     if name == "classifier":
-        return models.load_classifier()
+        return factories.classifier()
     if name == "photo":
         return images.load_image()
     import datasets
@@ -142,7 +143,7 @@ def test_old_parameter_names_load_whole(hub, served):
     runtime.start("classifier")
     names = {*torch_file_names(find("classifier") / "model.safetensors")}
     assert "vit.encoder.layer.0.attention.attention.query.weight" in names
-    model, processor = models.load_classifier()
+    model, processor = factories.classifier()
     for name, value in served[1].state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     picture = Image.new("L", (30, 50), 90).convert("RGB")
@@ -162,7 +163,7 @@ def torch_file_names(path):
 
 def test_label_maps_are_whole_numbers_and_in_the_known_order(hub):
     runtime.start("classifier")
-    model, _ = models.load_classifier()
+    model, _ = factories.classifier()
     assert model.config.id2label[285] == "Egyptian cat"
     assert model.config.label2id["Egyptian cat"] == 285
 
@@ -220,7 +221,7 @@ print(json.dumps(shown))
             ours = [str(dataset.features), list(dataset["label"]), len(dataset)]
             assert theirs[name].pop(split) == ours
         assert theirs[name] == {}
-    model, _ = models.load_classifier()
+    model, _ = factories.classifier()
     assert theirs["sum"] == sum(float(p.detach().double().sum()) for p in model.parameters())
 
 
@@ -282,7 +283,7 @@ def test_auto_falls_back_to_the_kit_with_a_notice(hasty, fault, monkeypatch, cap
     notice = capsys.readouterr().out.splitlines()[-1]
     assert notice.startswith("NOTE: 'classifier'")
     assert "offline kit" in notice
-    assert models.load_classifier()[0].config.hidden_size == 192  # the kit's
+    assert factories.classifier()[0].config.hidden_size == 192  # the kit's
 
 
 def test_auto_takes_the_cache_without_a_question(hub, monkeypatch, capsys):
@@ -303,7 +304,7 @@ def test_one_notebook_never_mixes_the_sources(hasty, monkeypatch):
     monkeypatch.setenv("VIT_SOURCE", "auto")
     hasty.fault("503", where="cifar10")
     assert runtime.start("classifier", "cifar10").source == "offline"
-    assert models.load_classifier()[0].config.hidden_size == 192
+    assert factories.classifier()[0].config.hidden_size == 192
     assert len(load("cifar10")["train"]) > 1000
 
 
@@ -390,7 +391,7 @@ def test_the_real_probe_takes_at_most_three_seconds(hub, monkeypatch):
 def test_one_short_break_is_bridged_and_the_download_continued(hasty, fault):
     hasty.fault(fault, where="/cdn/.*safetensors", after=1, times=1)  # HEAD is the first
     runtime.start("classifier")
-    models.load_classifier()
+    factories.classifier()
     tries = [request for request in hasty.log if request.startswith("GET /cdn/")]
     assert len(tries) == 2
 
@@ -412,7 +413,7 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(hasty, tmp_path, mon
     runtime.start("classifier")
     assert [start for start in ranges if start] == ranges[-1:]
     assert partial_files(tmp_path) == []
-    models.load_classifier()
+    factories.classifier()
 
 
 def test_a_server_that_cannot_continue_is_asked_from_the_beginning(hasty, monkeypatch):
@@ -422,7 +423,7 @@ def test_a_server_that_cannot_continue_is_asked_from_the_beginning(hasty, monkey
         download, "_request", lambda url, s, headers=None, method="GET": ask(url, s, {}, method)
     )
     runtime.start("classifier")
-    models.load_classifier()
+    factories.classifier()
 
 
 def test_after_n_requests_the_hub_goes_and_what_was_whole_is_kept(hasty):
@@ -442,7 +443,7 @@ def test_a_rotten_beginning_is_thrown_away(hub, tmp_path):
     folder.mkdir(parents=True)
     (folder / "model.safetensors.part").write_bytes(b"nonsense")
     runtime.start("classifier")
-    models.load_classifier()
+    factories.classifier()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "one byte", "missing"])
@@ -631,7 +632,7 @@ def test_the_libraries_cache_is_not_trusted_blindly(hub, tmp_path):
     spoil(blob, "truncated")
     assert find("classifier") is None
     runtime.start("classifier")
-    models.load_classifier()
+    factories.classifier()
 
 
 def test_a_part_of_a_data_set_in_the_libraries_cache_is_not_the_whole(hub, tmp_path):
@@ -784,7 +785,7 @@ def test_published_logits_of_the_cats(real_hub):
     from transformers import ViTImageProcessorPil
 
     runtime.start("classifier", "photo")
-    model, _ = models.load_classifier()
+    model, _ = factories.classifier()
     processor = ViTImageProcessorPil.from_pretrained(runtime.place("classifier"))
     logits = models.logits_of(model.cpu(), processor, images.load_image())[0]
     expected = torch.tensor([-0.2744, 0.8215, -0.0836])
@@ -795,7 +796,7 @@ def test_published_logits_of_the_cats(real_hub):
 @pytest.mark.network
 def test_label_order_of_the_published_model(real_hub):
     runtime.start("classifier")
-    model, _ = models.load_classifier()
+    model, _ = factories.classifier()
     assert len(model.config.id2label) == 1000
     assert model.config.id2label[281] == "tabby, tabby cat"
     assert model.config.id2label[207] == "golden retriever"
@@ -820,7 +821,7 @@ def test_one_batch_of_each_published_data_set(real_hub, name, sizes, labels):
     names = data.class_names(loaded["train"])
     assert {i: names[i] for i in labels} == labels
     some = loaded["train"].select(range(8))
-    pictures = data.PictureSet(some, data.eval_transform(models.load_processor()))
+    pictures = data.PictureSet(some, data.eval_transform(factories.processor()))
     pixels, found = next(iter(data.loader(pictures, 8)))
     assert pixels.shape == (8, 3, 224, 224)
     assert found.tolist() == some["label"][:]

@@ -40,7 +40,7 @@ def kill_at(place, call):
 
 
 def train(folder, place, call):
-    runtime.setup("classifier")
+    runtime.start("classifier")
     if place in PLACES:
         kill_at(place, int(call))
     model = tiny()

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import factories
 import pytest
 import torch
 
@@ -11,8 +12,8 @@ from vit_helpers.errors import CourseError
 def classifier():
     from vit_helpers import runtime
 
-    runtime.setup("classifier")
-    return models.load_classifier()
+    runtime.start("classifier")
+    return factories.classifier()
 
 
 def test_the_kit_has_the_shape_that_the_lessons_speak_of(classifier):
@@ -43,14 +44,6 @@ def test_new_head_keeps_the_body_and_changes_the_head(rt, classifier):
         assert torch.equal(old, new)
 
 
-def test_from_scratch_has_the_same_shape_and_other_weights(rt, classifier):
-    model, _ = classifier
-    fresh = models.from_scratch(["a", "b"])
-    old, new = (next(models.blocks(m).parameters()) for m in (model, fresh))
-    assert old.shape == new.shape
-    assert not torch.equal(old, new)
-
-
 @pytest.mark.parametrize("count", [0, 8, 12])
 def test_freeze_stops_exactly_the_first_blocks(rt, count):
     model = models.load_with_new_head(["a", "b"])
@@ -71,8 +64,8 @@ def test_freeze_more_blocks_than_there_are_is_refused(rt):
 
 def test_saved_and_loaded_model_gives_the_same_logits(rt, tmp_path):
     model = models.load_with_new_head(["a", "b"]).eval()
-    models.save(model, models.load_processor(), tmp_path)
-    again, processor = models.load_saved(tmp_path)
+    models.save(model, factories.processor(), tmp_path)
+    again, processor = models.load(tmp_path)
     x = torch.rand(2, 3, 224, 224)
     with torch.inference_mode():
         assert torch.equal(model(x).logits, again(x).logits)
@@ -82,11 +75,11 @@ def test_saved_and_loaded_model_gives_the_same_logits(rt, tmp_path):
 
 def test_loading_what_was_not_saved_is_one_sentence(rt, tmp_path):
     with pytest.raises(CourseError, match="no saved model"):
-        models.load_saved(tmp_path)
+        models.load(tmp_path)
 
 
 def test_weights_in_a_pickle_file_are_not_even_opened(rt, tmp_path):
-    model, processor = models.load_classifier()
+    model, processor = factories.classifier()
     folder = models.save(model, processor, tmp_path)
     (folder / "model.safetensors").unlink()
 
@@ -96,13 +89,8 @@ def test_weights_in_a_pickle_file_are_not_even_opened(rt, tmp_path):
 
     torch.save({"w": Trap()}, folder / "pytorch_model.bin")
     with pytest.raises(CourseError, match="no file named model.safetensors"):
-        models.load_saved(folder)
+        models.load(folder)
     assert not (tmp_path / "sprung").exists()
-
-
-def test_attention_implementation_must_be_known(rt):
-    with pytest.raises(CourseError, match="attn_implementation is 'flash'"):
-        models.load_classifier("flash")
 
 
 def test_unknown_resource_and_missing_kit_file_are_named(monkeypatch, tmp_path, rt):
@@ -110,26 +98,24 @@ def test_unknown_resource_and_missing_kit_file_are_named(monkeypatch, tmp_path, 
         resources.get("imagenet")
     monkeypatch.setattr(resources.table, "KIT", tmp_path)
     with pytest.raises(CourseError, match="lacks 'SHA256SUMS': reinstall"):
-        models.load_classifier()
+        factories.classifier()
 
 
 def test_a_damaged_or_missing_file_of_the_kit_is_named(rt, monkeypatch, tmp_path):
     import shutil
 
-    from vit_helpers import data
-
     monkeypatch.setattr(resources.table, "KIT", tmp_path)
     for name in ("SHA256SUMS", "cifar10"):
         source = resources.KIT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    assert len(data.load_dataset("cifar10")["test"]) == 1000
+    assert len(factories.load_dataset("cifar10")["test"]) == 1000
     path = tmp_path / "cifar10" / "test.parquet"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CourseError, match="'cifar10/test.parquet' of the offline kit is damaged"):
-        data.load_dataset("cifar10")
+        factories.load_dataset("cifar10")
     path.unlink()
     with pytest.raises(CourseError, match="lacks 'cifar10/test.parquet'"):
-        data.load_dataset("cifar10")
+        factories.load_dataset("cifar10")
 
 
 class TestPatchDropout:
@@ -144,7 +130,7 @@ class TestPatchDropout:
         return seen[0]
 
     def test_training_sees_cls_and_a_random_part_evaluation_sees_all(self, rt):
-        model, _ = models.load_classifier()
+        model, _ = factories.classifier()
         pixels = torch.randn(2, 3, 224, 224)
         whole = self.shapes(model, pixels)
         with models.patch_dropout(model.train(), 0.25):
@@ -160,7 +146,7 @@ class TestPatchDropout:
 
     @pytest.mark.parametrize("keep", [0, -0.5, 1.5, float("nan")])
     def test_refuses_what_is_no_share(self, rt, keep):
-        model, _ = models.load_classifier()
+        model, _ = factories.classifier()
         with pytest.raises(CourseError, match=f"keep is {keep}"):
             with models.patch_dropout(model, keep):
                 pass

@@ -6,10 +6,11 @@ import pickle
 import re
 from pathlib import Path
 
+import factories
 import pytest
 import torch
 
-from vit_helpers import data, models, runtime
+from vit_helpers import data, runtime
 
 PACKAGE = Path(runtime.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -193,8 +194,8 @@ def test_apples_gpu_is_taken_where_there_is_one(monkeypatch):
 
 
 def test_pictures_go_to_a_worker_that_is_spawned_as_on_windows_and_macos(rt):
-    pictures = data.take(data.load_dataset("cifar10")["train"], 10, seed=0)
-    processor = models.load_processor()
+    pictures = data.balanced_subset(factories.load_dataset("cifar10")["train"], 10, seed=0)
+    processor = factories.processor()
     pickle.dumps(data.train_transform(processor, scale=(0.6, 1.0), colour=(0.4, 0.4, 0.8, 0.1)))
     dataset = data.PictureSet(pictures, data.eval_transform(processor))
     loader = torch.utils.data.DataLoader(

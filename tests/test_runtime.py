@@ -2,6 +2,7 @@ import functools
 import subprocess
 import sys
 
+import factories
 import pytest
 
 from vit_helpers import data, runtime
@@ -23,18 +24,18 @@ def test_unknown_value_of_a_variable_is_named_with_the_allowed_ones(
 ):
     monkeypatch.setenv(variable, value)
     with pytest.raises(CourseError, match=f"{variable} is '{value}'.*{allowed}"):
-        runtime.setup()
+        runtime.start()
 
 
 @pytest.mark.parametrize("seed", ["-1", "1.5", "one", ""])
 def test_seed_must_be_a_whole_number(monkeypatch, seed):
     monkeypatch.setenv("VIT_SEED", seed)
     with pytest.raises(CourseError, match="VIT_SEED is"):
-        runtime.setup()
+        runtime.start()
 
 
 def test_banner_says_what_the_run_uses_and_no_notice_when_offline_is_asked_for(capsys):
-    rt = runtime.setup("classifier")
+    rt = runtime.start("classifier")
     shown = capsys.readouterr().out
     assert "profile quick · seed 0\nsource offline" in shown
     assert "transformers" in shown
@@ -101,6 +102,6 @@ def test_show_source_shows_the_code():
 
 
 def test_vit_pictures_limits_every_split_whatever_was_asked_for(rt, monkeypatch):
-    split = data.load_dataset("cifar10")["train"]
+    split = factories.load_dataset("cifar10")["train"]
     monkeypatch.setenv("VIT_PICTURES", "20")
-    assert [len(data.take(split, count)) for count in (10, 50, None)] == [10, 20, 20]
+    assert [len(data.balanced_subset(split, count)) for count in (10, 50, None)] == [10, 20, 20]

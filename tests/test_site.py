@@ -103,7 +103,7 @@ def attn(rt):
     """The attention of the sample photograph, (layers, heads, tokens, tokens)."""
     from vit_helpers import attention, images, models
 
-    model, processor = models.load_classifier(attn_implementation="eager")
+    model, processor = models.load(rt.locate("classifier"), "eager")
     pixels = images.to_pixels(images.load_image(), processor)
     return attention.maps(model, pixels)[0].numpy()
 

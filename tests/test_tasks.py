@@ -9,6 +9,7 @@ import time
 from fractions import Fraction
 from types import SimpleNamespace
 
+import factories
 import nbformat
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from hypothesis.extra import numpy as st_numpy
 from scipy.stats import binomtest
 
 from course import editions, runner
-from vit_helpers import __main__, data, efficiency, models, runtime, tasks, training
+from vit_helpers import __main__, efficiency, images, models, runtime, tasks, training
 from vit_helpers.errors import CourseError
 from vit_helpers.tasks import core
 
@@ -29,9 +30,9 @@ BY_NAME = {task.__name__: task for task in tasks.ALL}
 @pytest.fixture(scope="module")
 def notebook():
     """The names that the cells of the tasks find in the notebooks."""
-    runtime.setup("classifier", "cifar10", "photo")
-    model, processor = models.load_classifier("eager")
-    photo = data.load_image()
+    runtime.start("classifier", "cifar10", "photo")
+    model, processor = factories.classifier("eager")
+    photo = images.load_image()
     pixels = processor(images=photo, return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
         outputs = model(pixel_values=pixels, output_attentions=True)

@@ -13,7 +13,6 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "attention",
-    "colab",
     "data",
     "efficiency",
     "errors",

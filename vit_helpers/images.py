@@ -255,7 +255,7 @@ def to_pixels(pictures, processor, resized: bool = False):
     import torch
 
     several = isinstance(pictures, (list, tuple)) or getattr(pictures, "ndim", 0) == 4
-    tensors = [_as_uint8(picture) for picture in (pictures if several else [pictures])]
+    tensors = [to_tensor(picture) for picture in (pictures if several else [pictures])]
     if not tensors:
         raise CourseError("There is no picture in the list: give at least one.")
     skip = {}
@@ -274,7 +274,7 @@ def resized(picture, processor):
     import torch
 
     skip = {step: False for step in ("do_rescale", "do_normalize") if hasattr(processor, step)}
-    ready = _processed([_as_uint8(picture)], processor, skip)[0]
+    ready = _processed([to_tensor(picture)], processor, skip)[0]
     return ready if ready.dtype == torch.uint8 else None
 
 
@@ -339,7 +339,7 @@ def channels(processor) -> int:
     return 1 if isinstance(mean, (list, tuple)) and len(mean) == 1 else 3
 
 
-def _as_uint8(picture):
+def to_tensor(picture):
     """A picture as a uint8 tensor (3, H, W)."""
     import torch
     from torchvision.transforms.v2 import functional

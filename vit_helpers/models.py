@@ -1,11 +1,8 @@
 """Load a Vision Transformer as what it is, find its parts, freeze them, change the head, save.
 
-Any ViT of transformers 4.57 or 5 will do: parts of a model are found by what they are, not by
-their path, because the paths differ by family and release (`vit.encoder.layer[i]` became
-`vit.layers[i]`).
-
-Weights are read from safetensors files only: the older pickle files are programs, which run as
-they are read.
+Any ViT of transformers 4.57 or 5 will do: a part is found by what it is, not by its path, which
+differs by family and release (`vit.encoder.layer[i]` became `vit.layers[i]`). Weights are read
+from safetensors files only: the older pickle files are programs, which run as they are read.
 """
 
 import contextlib
@@ -14,25 +11,19 @@ import re
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from . import images, runtime
-from .errors import CourseError, one_of, whole_number
-
-ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "plain_bf16")
-
+from .errors import CourseError, whole_number
 
 # --- load ----------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def said_plainly(path: str | Path):
-    """Within the `with` block, a failure to load from `path` becomes one sentence that names it.
-
-    Raises:
-        CourseError: In place of the library's own errors.
-    """
+def _said_plainly(path: str | Path):
+    """Within the `with` block, a library's failure to load is one `CourseError` naming `path`."""
     from safetensors import SafetensorError
 
     try:
@@ -50,20 +41,16 @@ def said_plainly(path: str | Path):
         ) from None
 
 
-def load_processor(path: str | Path | None = None):
-    """Load the image processor of a model.
+def load_processor(path: str | Path):
+    """The image processor of a model; raises `CourseError` if there is none.
 
     Args:
-        path: A folder of `save_pretrained` or an id of the Hub; `None` for the course's own.
-
-    Raises:
-        CourseError: If there is no such processor.
+        path: A folder of `save_pretrained` or an id of the Hub.
     """
     from transformers import AutoImageProcessor
 
-    path = runtime.current().locate("classifier") if path is None else str(path)
-    with said_plainly(path):
-        return AutoImageProcessor.from_pretrained(path, use_fast=True)
+    with _said_plainly(path):
+        return AutoImageProcessor.from_pretrained(str(path), use_fast=True)
 
 
 def load(path: str | Path, attn_implementation: str | None = None):
@@ -83,50 +70,30 @@ def load(path: str | Path, attn_implementation: str | None = None):
     """
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise CourseError(f"There is no saved model in {str(path)!r}: run the save cell first.")
-    model, missing = _from_pretrained(path, attn_implementation)
+    model, missing = _from_pretrained(path, attn_implementation=attn_implementation)
     if missing:
         raise _without_weights(path, model, missing)
     _check_finite(model, f"{str(path)!r}")
     return model.eval().to(runtime.current().device), load_processor(path)
 
 
-load_saved = load
-
-
-def load_classifier(attn_implementation: str = "sdpa"):
-    """`load` of the course's classifier."""
-    one_of("attn_implementation", attn_implementation, ATTENTION_IMPLEMENTATIONS)
-    return load(runtime.current().locate("classifier"), attn_implementation)
-
-
-def load_with_new_head(
-    class_names: list[str],
-    attn_implementation: str | None = None,
-    path: str | Path | None = None,
-    place: str | Path | None = None,
-):
-    """Load a pre-trained body under a new, random head for other classes.
-
-    The size of the head differs from the checkpoint's on purpose, and the label maps have whole
-    numbers as keys: with strings, `id2label[0]` would fail.
+def load_with_new_head(class_names: list[str], path: str | Path | None = None):
+    """A pre-trained body under a new, random head for other classes, on the device.
 
     Args:
         class_names: Names of the new classes, in the order of their labels.
-        attn_implementation: See `load`.
         path: A folder of `save_pretrained` or an id of the Hub; `None` for the course's own.
-        place: The older name of `path`.
 
     Raises:
         CourseError: If there is no such model, or a weight of its body is missing.
     """
     if len(class_names) != len(set(class_names)) or not class_names:
         raise CourseError(f"{list(class_names)[:5]} must be one or more different class names.")
-    path = place or path or runtime.current().locate("classifier")
+    path = path or runtime.current().locate("classifier")
     model, missing = _from_pretrained(
         path,
-        attn_implementation,
         num_labels=len(class_names),
-        ignore_mismatched_sizes=True,
+        ignore_mismatched_sizes=True,  # the head's size differs from the checkpoint's on purpose
         **label_maps(class_names),
     )
     inside = {id(p) for p in head(model).parameters()}
@@ -136,13 +103,11 @@ def load_with_new_head(
     return model.to(runtime.current().device)
 
 
-def _from_pretrained(path, attn_implementation: str | None, **kwargs):
+def _from_pretrained(path, **kwargs):
     """`(model, names of the weights that its file does not have or has in another shape)`."""
     from transformers import AutoModelForImageClassification
 
-    if attn_implementation is not None:
-        kwargs["attn_implementation"] = attn_implementation
-    with said_plainly(path):
+    with _said_plainly(path):
         model, info = AutoModelForImageClassification.from_pretrained(
             str(path), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
         )
@@ -169,19 +134,6 @@ def _check_finite(model: nn.Module, what: str) -> None:
             )
 
 
-def from_scratch(class_names: list[str], attn_implementation: str | None = None):
-    """The classifier's architecture with random weights: what a model knows without training."""
-    from transformers import AutoConfig, AutoModelForImageClassification
-
-    path = runtime.current().locate("classifier")
-    config = AutoConfig.from_pretrained(
-        path, num_labels=len(class_names), **label_maps(class_names)
-    )
-    if attn_implementation is not None:
-        config._attn_implementation = attn_implementation
-    return AutoModelForImageClassification.from_config(config).to(runtime.current().device)
-
-
 def label_maps(class_names: list[str]) -> dict:
     """`id2label` and `label2id` with whole numbers, as `from_pretrained` takes them."""
     return {
@@ -193,15 +145,14 @@ def label_maps(class_names: list[str]) -> dict:
 def plain_bf16_attention(
     module, query, key, value, attention_mask, scaling, dropout: float = 0.0, **unused
 ):
-    """softmax(QK^T / sqrt(d)) V under bf16 autocast, with every large tensor in bf16.
+    """softmax(QK^T / sqrt(d)) V under bf16 autocast on a CPU, with every large tensor in bf16.
 
-    For training on a CPU. The plain attention of transformers leaves the softmax to autocast,
-    which computes it in fp32: two copies of the largest tensor of a block, there and back. Here
-    its input and output stay in bf16; inside, torch's softmax adds up in fp32 anyway. The
-    arguments and results are those of `transformers.AttentionInterface`.
+    The plain attention of transformers leaves the softmax to autocast, which computes it in fp32:
+    two copies of the largest tensor of a block, there and back. Arguments and results are those
+    of `transformers.AttentionInterface`.
     """
     scores = (query * scaling) @ key.transpose(-1, -2)
-    with torch.autocast(query.device.type, enabled=False):
+    with torch.autocast(query.device.type, enabled=False):  # torch's softmax adds in fp32 anyway
         weights = scores.softmax(dim=-1)
     weights = nn.functional.dropout(weights, dropout, module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
@@ -209,18 +160,14 @@ def plain_bf16_attention(
 
 @contextlib.contextmanager
 def attention(model: nn.Module, implementation: str):
-    """Let a model compute its attention in another way, as long as the `with` block lasts.
-
-    The weights and the results are the same; speed and memory differ.
+    """Within the `with` block, let a model compute the same attention in another way.
 
     Args:
         model: A model of transformers.
-        implementation: `sdpa` or `eager`, see `load_classifier`; `plain_bf16`, see
-            `plain_bf16_attention`.
+        implementation: `sdpa` (fused), `eager` (can return its maps), or `plain_bf16` (above).
     """
     from transformers import AttentionInterface
 
-    one_of("attn_implementation", implementation, ATTENTION_IMPLEMENTATIONS)
     AttentionInterface.register("plain_bf16", plain_bf16_attention)
     before = model.config._attn_implementation
     model.set_attn_implementation(implementation)
@@ -232,12 +179,11 @@ def attention(model: nn.Module, implementation: str):
 
 @contextlib.contextmanager
 def patch_dropout(model: nn.Module, keep: float):
-    """Show a model only a random part of each picture's patches while it is in training mode.
+    """Show a model in training mode only a random part of each picture's patches.
 
-    Without those tokens every block has less to do: with half of the patches training is about
-    twice as fast. It is augmentation, too: no picture looks the same twice. In evaluation mode
-    the model sees every patch. (Liu et al. 2022, "PatchDropout: Economizing Vision Transformers
-    Using Patch Dropout", section 3.)
+    Without those tokens every block has less to do, and no picture looks the same twice. In
+    evaluation mode the model sees every patch. (Liu et al. 2022, "PatchDropout: Economizing
+    Vision Transformers Using Patch Dropout", section 3.)
 
     Args:
         model: A ViT with a [CLS] token in front of the patches.
@@ -267,26 +213,17 @@ def patch_dropout(model: nn.Module, keep: float):
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
-    """The encoder blocks of a ViT, first to last, wherever the library keeps them.
-
-    Raises:
-        CourseError: If the model has no list of `config.num_hidden_layers` equal blocks.
-    """
+    """The encoder blocks of a ViT, first to last; raises `CourseError` if it has no such list."""
     depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             if len({type(child) for child in module}) == 1:
                 return module
-    blocks = "encoder blocks" if depth is None else f"{depth} encoder blocks"
-    raise CourseError(f"{type(model).__name__} has no list of {blocks}: not a ViT.")
+    raise CourseError(f"{type(model).__name__} has no list of encoder blocks: not a ViT.")
 
 
 def embeddings(model: nn.Module) -> nn.Module:
-    """The part that turns a picture into tokens: patches, [CLS] token, positions.
-
-    Raises:
-        CourseError: If the model has none: it is not a ViT.
-    """
+    """What makes tokens of a picture (patches, [CLS], positions), or a `CourseError`."""
     found = getattr(getattr(model, "base_model", None), "embeddings", None)
     if isinstance(found, nn.Module):
         return found
@@ -294,12 +231,9 @@ def embeddings(model: nn.Module) -> nn.Module:
 
 
 def head(model: nn.Module) -> nn.Module:
-    """What turns the body's output into one logit a class.
+    """What turns the body's output into one logit a class; raises `CourseError` if nothing does.
 
     It is one linear layer; a distilled DeiT has two, which come as a `ModuleList`.
-
-    Raises:
-        CourseError: If the model is no classifier.
     """
     body = getattr(model, "base_model", model)
     parts = [
@@ -317,8 +251,7 @@ def freeze(model: nn.Module, first_blocks: int) -> None:
 
     Args:
         model: A ViT. All its parameters are made trainable first.
-        first_blocks: How many blocks to freeze, 0 to all of them. With 0 the embeddings stay
-            trainable too.
+        first_blocks: How many blocks to freeze; with 0 the embeddings stay trainable too.
 
     Raises:
         CourseError: If the model has fewer blocks than that.
@@ -340,35 +273,27 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def parameter_table(model: nn.Module):
-    """Count trainable and frozen parameters by part.
-
-    Returns:
-        A pandas `DataFrame`: one row each for embeddings, every block, the rest and the head,
-        and a total.
-    """
+    """Trainable and frozen parameters of each part and in total, as a `DataFrame`."""
     import pandas as pd
 
-    parts = {"embeddings": embeddings(model)}
-    parts |= {f"block {i}": block for i, block in enumerate(blocks(model))}
-    parts |= {"head": head(model)}
-    rows, seen = [], 0
-    for name, part in parts.items():
-        count = sum(p.numel() for p in part.parameters())
-        trainable = sum(p.numel() for p in part.parameters() if p.requires_grad)
-        rows.append({"part": name, "trainable": trainable, "frozen": count - trainable})
-        seen += count
-    total = sum(p.numel() for p in model.parameters())
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    rest = trainable - sum(row["trainable"] for row in rows)
-    rows.insert(-1, {"part": "last LayerNorm", "trainable": rest, "frozen": total - seen - rest})
-    rows.append({"part": "total", "trainable": trainable, "frozen": total - trainable})
-    return pd.DataFrame(rows).set_index("part")
+    rows = {"embeddings": _count(embeddings(model))}
+    rows |= {f"block {i}": _count(block) for i, block in enumerate(blocks(model))}
+    of_head, total = _count(head(model)), _count(model)
+    rows["last LayerNorm"] = total - of_head - sum(rows.values())  # what is left
+    rows |= {"head": of_head, "total": total}
+    return pd.DataFrame(rows, index=["trainable", "frozen"]).T.rename_axis("part")
+
+
+def _count(part: nn.Module) -> np.ndarray:
+    sizes = [(p.numel() * p.requires_grad, p.numel()) for p in part.parameters()]
+    learn, every = np.sum(sizes, axis=0)
+    return np.array([learn, every - learn])
 
 
 def timm_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a ViT under the names of timm, e.g. `blocks.0.attn.qkv.weight`.
+    """The weights of a ViT under the names of timm, e.g. `blocks.0.attn.qkv.weight`, as copies.
 
-    timm keeps the matrices of query, key and value as one, in that order. The tensors are copies.
+    timm keeps the matrices of query, key and value as one, in that order.
 
     Args:
         model: A `ViTForImageClassification` of transformers 4.57 or 5.
@@ -415,25 +340,13 @@ TIMM_NAMES = (
 )
 
 
-def check_input(model: nn.Module, pixels: torch.Tensor) -> None:
-    """Send one picture through a model, so that what does not fit is said in a sentence.
-
-    Args:
-        model: A classifier.
-        pixels: Shape (B, channels, H, W); the first picture is used.
-
-    Raises:
-        CourseError: If the model takes another number of channels or another size.
-    """
-    _logits(model, pixels[:1])
-
-
 def logits_of(model: nn.Module, processor, pictures) -> torch.Tensor:
     """Logits of one picture or a list of them, shape (B, classes), on the CPU."""
-    return _logits(model, images.to_pixels(pictures, processor)).cpu()
+    return logits(model, images.to_pixels(pictures, processor)).cpu()
 
 
-def _logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+def logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    """Logits (B, classes) of pixels (B, channels, H, W); what does not fit is a `CourseError`."""
     channels = getattr(model.config, "num_channels", pixels.shape[1])
     if channels != pixels.shape[1]:
         many = "s" * (channels != 1)
@@ -453,15 +366,12 @@ def _logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def top_classes(logits: torch.Tensor, model: nn.Module, k: int = 5) -> list:
-    """The most probable classes of one picture, best first.
+    """The most probable classes of one picture, best first: `[(name, probability), ...]`.
 
     Args:
         logits: Shape (classes,).
         model: Knows the names of its classes.
         k: How many; fewer if the model has fewer classes.
-
-    Returns:
-        A list of `(name of the class, probability from 0 to 1)`.
     """
     k = min(whole_number("k", k, least=1), logits.shape[-1])
     best = logits.softmax(dim=-1).topk(k)

@@ -27,8 +27,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import colab, offline_kit, resources
+from . import offline_kit, resources
 from .errors import CourseError, one_of, show_sentences
+from .resources import packages
 
 if TYPE_CHECKING:
     import torch  # takes seconds, and the command line mostly does without
@@ -221,7 +222,7 @@ def start(*needs: str) -> Runtime:
     """
     global _current
     show_sentences()
-    colab.prepare()
+    packages.prepare()
     profile = read_choice("VIT_PROFILE", PROFILES, "quick")
     seed = read_seed()
     read_choice("VIT_BARS", ("on", "off"), "on")

@@ -14,7 +14,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from vit_helpers import data, images, plots
+from vit_helpers import images, plots
 from vit_helpers.errors import CourseError
 from vit_helpers.widgets import explorer
 
@@ -141,7 +141,7 @@ def describe(model, processor, name: str, photos: list[Path], files: list[str]) 
     resample = int(processor.resample)
     if resample not in (2, 3):
         raise CourseError(f"The live page has no resampling {processor.resample!r}.")
-    height, width = data.model_size(processor)
+    height, width = images.model_size(processor)
     rows, columns = height // config.patch_size, width // config.patch_size
     tokens = rows * columns + 1
     return {

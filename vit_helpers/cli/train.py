@@ -133,7 +133,7 @@ def _run(request: Request, first: bool) -> int:
         needs.append(request.dataset)
     runtime.start(*needs)
     splits = load_splits(request)
-    processor = models.load_processor(request.model)
+    processor = models.load_processor(request.model or runtime.current().locate("classifier"))
     model = models.load_with_new_head(data.class_names(splits["train"]), path=request.model)
     freeze(model, request.value("freeze"))
     sets = picture_sets(request, processor, splits)
