@@ -10,6 +10,7 @@ from datasets import load_dataset
 
 from vit_helpers import data, efficiency, images, models, plots, runtime
 from vit_helpers.errors import CourseError
+from vit_helpers.resources.files import written_whole
 
 from . import variants
 from .machine import machine, save_results
@@ -121,7 +122,8 @@ def _show(frame, batch: int, count: int) -> None:
 
 
 def _write(frame, stem: Path, about: dict) -> None:
-    efficiency.write_whole(stem.with_suffix(".csv"), frame.to_csv)
+    with written_whole(stem.with_suffix(".csv")) as part:
+        frame.to_csv(part)
     save_results(frame, stem.with_suffix(".json"), **about)
-    picture = plots.speed_agreement(frame).png()
-    efficiency.write_whole(stem.with_suffix(".png"), lambda part: Path(part).write_bytes(picture))
+    with written_whole(stem.with_suffix(".png")) as part:
+        part.write_bytes(plots.speed_agreement(frame).png())

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vit_helpers.efficiency import write_whole
+from vit_helpers.resources.files import written_whole
 
 
 def machine() -> dict:
@@ -51,7 +51,9 @@ def save_results(frame, path: str | Path, **about) -> Path:
     rows = frame.reset_index().to_dict("records")
     content = {"machine": machine(), **about, "rows": [_plain(row) for row in rows]}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    return write_whole(Path(path), lambda part: Path(part).write_text(text, encoding="utf-8"))
+    with written_whole(Path(path)) as part:
+        part.write_text(text, encoding="utf-8")
+    return Path(path)
 
 
 def _plain(row: dict) -> dict:

@@ -19,20 +19,18 @@ from vit_helpers.efficiency import (
     MERGED_PER_LAYER,
     CalibrationReader,
     Engine,
-    LogitsOnly,
     MergingViT,
     count_operations,
     cpu_has_int8,
-    export_onnx,
     known_warnings_hidden,
-    onnx_engine,
     openvino_engine,
     runs_in,
     torch_engine,
-    with_attention,
-    write_whole,
 )
 from vit_helpers.errors import CourseError, one_of
+from vit_helpers.resources.files import written_whole
+
+from .export import LogitsOnly, export_onnx, onnx_engine, with_attention
 
 
 @dataclass
@@ -149,8 +147,8 @@ def _build_trace(frozen: bool, context: ExportContext) -> Engine:
         traced = torch.jit.trace(LogitsOnly(context.sdpa), context.example)
         if frozen:  # weights become constants, and what follows from them is computed beforehand
             traced = torch.jit.freeze(traced)
-    name = "frozen.pt" if frozen else "trace.pt"
-    file = write_whole(context.folder / name, lambda path: torch.jit.save(traced, str(path)))
+    file = context.folder / ("frozen.pt" if frozen else "trace.pt")
+    torch.jit.save(traced, str(file))
     loaded = torch.jit.load(file, context.device)
     return torch_engine(loaded, context.device, file=file)
 
@@ -163,7 +161,8 @@ def _build_export(context: ExportContext) -> Engine:
             (context.example,),
             dynamic_shapes={"pixel_values": {0: batch}},
         )
-    file = write_whole(context.folder / "program.pt2", partial(torch.export.save, program))
+    file = context.folder / "program.pt2"
+    torch.export.save(program, file)
     loaded = torch.export.load(file).module()
     return torch_engine(loaded, context.device, file=file)
 
@@ -202,9 +201,9 @@ def _build_onnx_dynamic(merged: bool, context: ExportContext) -> Engine:
 
     # Only the matrix products: the patch convolution stays in fp32.
     options = {"op_types_to_quantize": ["MatMul"], **_weights_of_int8()}
-    quantise = partial(quantize_dynamic, str(_prepared(context, merged)), **options)
-    name = "int8-dynamic-merged.onnx" if merged else "int8-dynamic.onnx"
-    return onnx_engine(write_whole(context.folder / name, quantise))
+    file = context.folder / ("int8-dynamic-merged.onnx" if merged else "int8-dynamic.onnx")
+    quantize_dynamic(_prepared(context, merged), file, **options)
+    return onnx_engine(file)
 
 
 def _weights_of_int8() -> dict:
@@ -231,12 +230,9 @@ def _build_onnx_static(context: ExportContext) -> Engine:
         "per_channel": False,
         "extra_options": {"MatMulConstBOnly": True},
     }
-    reader = CalibrationReader(context.calibration)
-
-    def quantise(path):
-        quantize_static(str(_prepared(context)), path, reader, **options)
-
-    return onnx_engine(write_whole(context.folder / "int8-static.onnx", quantise))
+    file = context.folder / "int8-static.onnx"
+    quantize_static(_prepared(context), file, CalibrationReader(context.calibration), **options)
+    return onnx_engine(file)
 
 
 def _prepared(context: ExportContext, merged: bool = False) -> Path:
@@ -246,19 +242,19 @@ def _prepared(context: ExportContext, merged: bool = False) -> Path:
 
     source = context.onnx_file(merged)
     target = source.with_name(f"prepared-{source.name}")
-
-    def prepare(path):
-        quant_pre_process(str(source), path, skip_symbolic_shape=True)
+    if target.exists():
+        return target
+    with written_whole(target) as part:
+        quant_pre_process(source, part, skip_symbolic_shape=True)
         # torch 2.7 also notes the shapes of weights. The quantiser turns a weight around and then
         # finds the note wrong: without it, it looks at the weight itself.
-        model = onnx.load(path)
+        model = onnx.load(part)
         weights = {tensor.name for tensor in model.graph.initializer}
         noted = [shape for shape in model.graph.value_info if shape.name not in weights]
         del model.graph.value_info[:]
         model.graph.value_info.extend(noted)
-        onnx.save(model, path)
-
-    return target if target.exists() else write_whole(target, prepare)
+        onnx.save(model, part)
+    return target
 
 
 def _build_openvino(precision: str, merged: bool, context: ExportContext) -> Engine:

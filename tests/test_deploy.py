@@ -9,6 +9,7 @@ import torch
 from PIL import ExifTags, Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorFast
 
+from benchmarks.export import export_onnx
 from vit_helpers import efficiency, images, models
 from vit_helpers.efficiency import deploy, standalone
 from vit_helpers.errors import CourseError
@@ -34,7 +35,7 @@ def made(tmp_path_factory):
     processor = ViTImageProcessorFast(size={"height": 32, "width": 32})
     folder = tmp_path_factory.mktemp("deploy")
     example = torch.randn(2, 3, 32, 32)
-    source = efficiency.export_onnx(model, example, folder / "network.onnx")
+    source = export_onnx(model, example, folder / "network.onnx")
     file = efficiency.export_deployable(model, processor, source, folder / "all.onnx")
     return model, processor, file, folder
 
@@ -132,11 +133,13 @@ def test_a_fresh_process_without_torch_gives_the_same_answer(made):
         assert 10 < alone.memory_mb < 400  # with torch it would be 700
 
 
-def test_the_process_really_has_no_torch(made, tmp_path):
+@pytest.mark.parametrize("name", ["torch", "transformers", "vit_helpers", "pandas"])
+def test_the_process_has_three_packages_and_no_other(made, tmp_path, monkeypatch, name):
     script = tmp_path / "cheat.py"
-    script.write_text("import torch")
+    script.write_text(f"import {name}")
+    monkeypatch.setattr(deploy, "SCRIPT", script)
     with pytest.raises(CourseError, match="cheat.py failed without torch: ModuleNotFoundError"):
-        efficiency.run_standalone(made[2], "photo.png", script)
+        efficiency.run_standalone(made[2], "photo.png")
 
 
 def test_the_script_imports_three_packages():

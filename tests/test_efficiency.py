@@ -21,10 +21,12 @@ from transformers import (
 )
 
 from benchmarks import variants
+from benchmarks.export import LogitsOnly, onnx_engine, with_attention
 from benchmarks.variants import ExportContext, Variant
 from vit_helpers import data, efficiency, images, plots, runtime
 from vit_helpers.efficiency import BASELINE, Engine
 from vit_helpers.errors import CourseError
+from vit_helpers.resources.files import written_whole
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +106,7 @@ class TestVariants:
         assert built[1] == ""
 
     def test_nothing_half_written_is_left(self, context, attempts):
-        assert not list(context.folder.glob("part-*"))
+        assert not list(context.folder.glob("*.part"))
 
     def test_closing_deletes_the_exported_files(self, model, pictures):
         context = ExportContext(model, pictures[:1])
@@ -139,7 +141,7 @@ class TestVariants:
             variants.select("fp64")
 
     def test_twins_share_their_weights(self, model):
-        twin = efficiency.with_attention(model, "sdpa")
+        twin = with_attention(model, "sdpa")
         assert twin.config._attn_implementation == "sdpa"
         for mine, theirs in zip(model.parameters(), twin.parameters(), strict=True):
             assert mine is theirs
@@ -164,25 +166,21 @@ class TestExportContext:
 
 class TestExport:
     def test_a_failing_export_leaves_nothing(self, tmp_path):
-        def writer(path):
-            with open(path, "w") as file:
-                file.write("half")
+        with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "model.onnx") as part:
+            part.write_text("half")
             raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            efficiency.write_whole(tmp_path / "model.onnx", writer)
         assert not list(tmp_path.iterdir())
 
     def test_an_old_file_survives_a_failing_export(self, tmp_path):
         old = tmp_path / "model.onnx"
         old.write_text("old")
-        with pytest.raises(ZeroDivisionError):
-            efficiency.write_whole(old, lambda path: 1 / 0)
+        with pytest.raises(ZeroDivisionError), written_whole(old):
+            1 / 0  # noqa: B018
         assert old.read_text() == "old"
 
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(CourseError, match="'gone.onnx'"):
-            efficiency.onnx_engine(tmp_path / "gone.onnx")
+            onnx_engine(tmp_path / "gone.onnx")
 
     def test_check_export_passes_equal_engines(self, pictures):
         engine = Engine(lambda x: x.mean((2, 3)), 1.0)
@@ -275,13 +273,6 @@ class TestRace:
         with pytest.raises(CourseError, match="'none'"):
             efficiency.timing_table({"a": [1.0]}, "none")
 
-    def test_threads_come_back_after_an_error(self):
-        before = torch.get_num_threads()
-        with pytest.raises(ZeroDivisionError), efficiency.threads(before + 1):
-            assert torch.get_num_threads() == before + 1
-            1 / 0  # noqa: B018
-        assert torch.get_num_threads() == before
-
 
 class TestCompare:
     @pytest.fixture
@@ -309,7 +300,7 @@ class TestCompare:
         labels = right.clone()
         labels[:4] = (labels[:4] + 1) % 5
         rates = {"CPU": {"fp32": 1e12}}
-        frame = efficiency.compare(engines, pictures, 2, labels=labels, rates=rates, in_batches=9)
+        frame = efficiency.compare(engines, pictures, 2, labels=labels, rates=rates)
         base = frame.loc[BASELINE]
         assert base["accuracy"] == 0.75
         assert base["agreement from"] < base["agreement"] == base["agreement to"] == 1
@@ -406,7 +397,7 @@ class TestRoofline:
             "attention": 2 * layers * tokens * 2 * tokens * width,  # scores and sum
             "patches": 2 * 16 * width * 3 * 8 * 8,
         }
-        assert efficiency.count_operations(efficiency.LogitsOnly(model), pictures) == expected
+        assert efficiency.count_operations(LogitsOnly(model), pictures) == expected
 
     def test_attention_and_patches_stay_in_fp32_where_layers_are_int8(self):
         kinds = {"layers": 8e9, "attention": 1e9, "patches": 1e9}

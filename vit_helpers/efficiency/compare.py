@@ -14,8 +14,8 @@ from .timing import race, timing_table
 
 BASELINE = "PyTorch eager"
 USABLE_FROM = 0.9  # agreement below this: another classifier, not a faster one
-RECOMMENDED_FROM = 0.95
-NEIGHBOURS = 8  # pictures in a batch, where answers alone and in a batch are compared
+SEEN_TWICE = 32  # pictures, alone and in a batch
+NEIGHBOURS = 8  # in that batch
 
 
 def compare(
@@ -27,11 +27,8 @@ def compare(
     labels: torch.Tensor | None = None,
     batch: int = 1,
     rates: Mapping[str, Mapping[str, float]] | None = None,
-    in_batches: int = 32,
 ):
-    """Measure speed and agreement of engines on the same pictures.
-
-    The same forward passes give both: the time of each, and whether its answer is the baseline's.
+    """Measure speed and agreement of engines on the same pictures, in the same forward passes.
 
     Args:
         engines: By name; `BASELINE` is among them.
@@ -41,15 +38,15 @@ def compare(
         labels: The right classes (N,), where they are known.
         batch: How many pictures at a time; what is left over at the end is not used.
         rates: By device (`CPU`, `GPU`) what `matrix_rates` measured there, for the floor.
-        in_batches: How many pictures are seen alone and again in batches (`batch_consistency`).
 
     Returns:
         A `DataFrame`, a row for every engine: `runs on`, `computes in`, `not here` (why, or
         empty), the columns of `timing_table`, `MB`, `agreement` (share of pictures with the
         baseline's top class) with its 95 % interval `agreement from` and `agreement to`,
-        `logit difference` (the mean one), `accuracy` (where labels are given), `same in a batch`,
-        `floor ms`, `of possible` (the floor as a share of the median), and `pareto`. The `verdict`
-        of an engine whose agreement is below 90 % is `unusable`.
+        `logit difference` (the mean one), `accuracy` (where labels are given), `same in a batch`
+        (share of pictures with the same top class alone and in a batch of eight), `floor ms`,
+        `of possible` (the floor as a share of the median), and `pareto`. The `verdict` of an
+        engine whose agreement is below 90 % is `unusable`.
 
     Raises:
         CourseError: If there is no baseline, or numbers of pictures do not fit.
@@ -57,27 +54,25 @@ def compare(
     import pandas as pd
 
     pictures, labels = _checked(engines, pictures, labels, batch)
-    _announce(engines, pictures, batch, in_batches)
+    _announce(engines, pictures, batch)
     seconds, answers = race(dict(engines), pictures.split(batch), rounds)
     times = timing_table(seconds, BASELINE, batch, rounds)
     logits = {name: torch.cat(parts) for name, parts in answers.items()}
     rows: dict[str, dict] = {}
     for name, engine in engines.items():
-        rows[name] = {
+        rows[name] = row = {
             "runs on": engine.device,
             "computes in": " + ".join(engine.operations) or "–",
             "not here": "",
             **times.loc[name].to_dict(),
             "MB": engine.megabytes,
             **_judged(logits[name], logits[BASELINE], labels),
-            "same in a batch": batch_consistency(
-                engine, pictures[:in_batches], logits[name][:in_batches], batch
-            ),
+            "same in a batch": _same_in_a_batch(engine, pictures, logits[name], batch),
             "floor ms": floor_ms(engine.operations, (rates or {}).get(engine.device, {})),
         }
-        if rows[name]["agreement"] < USABLE_FROM:
-            rows[name]["verdict"] = "unusable"
-        rows[name]["of possible"] = batch * rows[name]["floor ms"] / rows[name]["median ms"]
+        row["of possible"] = batch * row["floor ms"] / row["median ms"]
+        if row["agreement"] < USABLE_FROM:
+            row["verdict"] = "unusable"
     rows |= {name: {"not here": reason} for name, reason in (missing or {}).items()}
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("engine")
     frame["pareto"] = frame.index.isin(pareto(frame))
@@ -95,9 +90,9 @@ def _checked(engines, pictures, labels, batch: int):
     return pictures[:whole], None if labels is None else labels[:whole]
 
 
-def _announce(engines, pictures, batch: int, in_batches: int) -> None:
+def _announce(engines, pictures, batch: int) -> None:
     """Say how long the comparison will take, from one call of each engine."""
-    calls = len(pictures) / batch + min(in_batches, len(pictures)) / batch
+    calls = (len(pictures) + min(SEEN_TWICE, len(pictures))) / batch
     total = 0.0
     for engine in engines.values():
         engine(pictures[:batch])  # warms up
@@ -133,25 +128,15 @@ def agreement(logits: torch.Tensor, reference: torch.Tensor) -> float:
     return _share(logits.argmax(-1) == reference.argmax(-1))
 
 
-def batch_consistency(engine, pictures: torch.Tensor, logits: torch.Tensor, batch: int) -> float:
-    """The share of pictures with the same top class alone and in a batch of eight.
+def _same_in_a_batch(engine: Engine, pictures, logits, batch: int) -> float:
+    """With dynamic int8 all pictures of a batch share a scale, so neighbours change an answer.
 
-    With dynamic int8 all pictures of a batch share a scale, so neighbours change an answer.
-
-    Args:
-        engine: An `Engine`.
-        pictures: Shape (N, 3, H, W).
-        logits: The engine's answers to them, in batches of `batch`.
-        batch: 1 if they were alone, else these count as the batch and each is asked alone now.
-
-    Returns:
-        The share, or NaN for an engine that would have to be compiled again.
+    NaN for an engine that would have to be compiled again.
     """
-    if not engine.any_batch or len(pictures) == 0:
+    if not engine.any_batch:
         return float("nan")
-    other = pictures.split(NEIGHBOURS if batch == 1 else 1)
-    again = torch.cat([engine(part) for part in other])
-    return _share(again.argmax(-1) == logits.argmax(-1))
+    other = pictures[:SEEN_TWICE].split(NEIGHBOURS if batch == 1 else 1)
+    return agreement(torch.cat([engine(part) for part in other]), logits[:SEEN_TWICE])
 
 
 def usable(frame):
@@ -160,11 +145,7 @@ def usable(frame):
 
 
 def pareto(frame) -> list[str]:
-    """The usable engines that no other beats in speed and agreement at once, slowest first.
-
-    Args:
-        frame: A table of `compare`.
-    """
+    """The usable engines that no other beats in speed and agreement at once, slowest first."""
     chosen, best = [], -1.0
     fast_first = usable(frame).sort_values(["speed-up", "agreement"], ascending=False)
     for name, share in fast_first["agreement"].items():
@@ -174,7 +155,7 @@ def pareto(frame) -> list[str]:
     return chosen[::-1]
 
 
-def recommend(frame, least: float = RECOMMENDED_FROM) -> list[str]:
+def recommend(frame, least: float = 0.95) -> list[str]:
     """The fastest engine that agrees often enough, and those that cannot be told from it.
 
     Args:
@@ -190,8 +171,7 @@ def recommend(frame, least: float = RECOMMENDED_FROM) -> list[str]:
     """
     if not USABLE_FROM <= least <= 1:
         raise CourseError(f"least is {least}, but must be {USABLE_FROM} to 1.")
-    good = usable(frame)
-    good = good[(good["agreement"] >= least) & (good["verdict"] == "faster")]
+    good = frame[(frame["agreement"] >= least) & (frame["verdict"] == "faster")]
     if not len(good):
         return [BASELINE]
     good = good.sort_values("speed-up", ascending=False)
@@ -200,26 +180,16 @@ def recommend(frame, least: float = RECOMMENDED_FROM) -> list[str]:
 
 # --- tables for readers ------------------------------------------------------------------------
 
-# Column: (digits after the point, factor, unit).
+# How a column is written: a number with a unit, or a share in percent.
 _FORMATS = {
-    "median ms": (1, 1, ""),
-    "p5 ms": (1, 1, ""),
-    "p95 ms": (1, 1, ""),
-    "images/s": (1, 1, ""),
-    "speed-up": (2, 1, ""),
-    "from": (2, 1, ""),
-    "to": (2, 1, ""),
-    "MB": (1, 1, ""),
-    "agreement": (1, 100, " %"),
-    "agreement from": (1, 100, " %"),
-    "agreement to": (1, 100, " %"),
-    "accuracy": (1, 100, " %"),
-    "same in a batch": (1, 100, " %"),
-    "of possible": (0, 100, " %"),
-    "logit difference": (3, 1, ""),
-    "largest difference": (6, 1, ""),
-    "GOP/s": (0, 1, ""),
-    "floor ms": (1, 1, ""),
+    **dict.fromkeys(("median ms", "p5 ms", "p95 ms", "images/s", "MB", "floor ms"), "{:.1f}"),
+    **dict.fromkeys(("speed-up", "from", "to"), "{:.2f}"),
+    **dict.fromkeys(("agreement", "agreement from", "agreement to"), "{:.1%}"),
+    **dict.fromkeys(("accuracy", "same in a batch"), "{:.1%}"),
+    "of possible": "{:.0%}",
+    "logit difference": "{:.3f}",
+    "largest difference": "{:.6f}",
+    "GOP/s": "{:.0f}",
 }
 
 
@@ -239,24 +209,20 @@ def for_reading(frame, columns: Sequence[str] | None = None):
     pd.set_option("display.max_colwidth", None)  # a reason is of use only if it is whole
     shown = {}
     for name in columns or frame.columns:
-        if name in ("95 %", "agreement 95 %"):
-            prefix = "" if name == "95 %" else "agreement "
-            edges = (frame[f"{prefix}from"], frame[f"{prefix}to"])
+        if name.endswith("95 %"):
+            low, high = (_written(frame, name.replace("95 %", end)) for end in ("from", "to"))
             shown[name] = [
-                f"{_measured(a, prefix + 'from')} to {_measured(b, prefix + 'to')}".replace(
-                    " % to", " to"
-                )
-                if np.isfinite(a)
-                else "–"
-                for a, b in zip(*edges, strict=True)
+                "–" if a == "–" else f"{a.removesuffix(' %')} to {b}"
+                for a, b in zip(low, high, strict=True)
             ]
-        elif name in _FORMATS:
-            shown[name] = [_measured(value, name) for value in frame[name]]
         else:
-            shown[name] = ["–" if v is None or v != v else v for v in frame[name]]
+            shown[name] = _written(frame, name)
     return pd.DataFrame(shown, index=frame.index)
 
 
-def _measured(value: float, column: str) -> str:
-    digits, factor, unit = _FORMATS[column]
-    return f"{factor * value:.{digits}f}{unit}" if np.isfinite(value) else "–"
+def _written(frame, name: str) -> list:
+    """A column as text; what has no format stays as it is."""
+    form = _FORMATS.get(name)
+    if form is None:
+        return ["–" if v is None or v != v else v for v in frame[name]]
+    return [form.format(v).replace("%", " %") if np.isfinite(v) else "–" for v in frame[name]]

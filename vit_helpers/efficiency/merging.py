@@ -1,9 +1,7 @@
 """Token merging: fewer tokens from layer to layer, without training.
 
 Written from the paper: Bolya et al. 2023, "Token Merging: Your ViT But Faster"
-(https://arxiv.org/abs/2210.09461), section 3. Many tokens of a picture say nearly the same: a
-stretch of sky, a wall. In every layer the most similar pairs become one token, so each layer has
-less to compute than the one before.
+(https://arxiv.org/abs/2210.09461), section 3.
 """
 
 import torch
@@ -24,10 +22,10 @@ class MergingViT(nn.Module):
 
     Args:
         model: A ViT classifier of transformers, any release of it.
-        per_layer: How many tokens disappear in each layer (`r` in the paper). Where fewer than
-            that can be merged, as many as possible do.
-        first: The first block that merges. The paper merges in all; the first blocks tell apart
-            what later ones need, and sparing them kept more answers of the course's model.
+        per_layer: How many tokens disappear in each layer (`r` in the paper), where there are
+            enough.
+        first: The first block that merges. The paper merges in all; sparing the first ones kept
+            more answers of the course's model.
 
     Raises:
         CourseError: If `per_layer` is below zero, or the blocks are not those of a ViT.
@@ -85,10 +83,10 @@ class _Block(nn.Module):
             raise CourseError(f"A {type(mlp).__name__} has parts of its own: not a plain ViT.")
 
     def attention_half(self, tokens, size):
-        """The attention half of a block. Returns `(tokens, keys)`, both (B, T, D).
+        """Returns `(tokens, keys)`, both (B, T, D).
 
         A token that stands for many patches counts as many: log(size) is added to its scores
-        ("proportional attention", section 3 of the paper).
+        ("proportional attention").
         """
 
         def heads(linear):
@@ -102,7 +100,7 @@ class _Block(nn.Module):
         return tokens + self.out(mixed.transpose(1, 2).flatten(2)), key.transpose(1, 2).flatten(2)
 
     def mlp_half(self, tokens):
-        """The other half: each token for itself."""
+        """Each token for itself."""
         return tokens + self.fc2(self.activation(self.fc1(self.norm2(tokens))))
 
 

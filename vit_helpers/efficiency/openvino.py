@@ -19,8 +19,8 @@ SMOOTHING = 0.65
 def openvino_engine(
     network: nn.Module,
     example: torch.Tensor,
-    precision: str = "f32",
-    calibration: torch.Tensor | None = None,
+    precision: str,
+    calibration: torch.Tensor,
     *,
     fixed_to_one: bool = True,
     **facts,
@@ -44,26 +44,18 @@ def openvino_engine(
     with torch.no_grad():
         graph = openvino.convert_model(network, example_input=example, input=shape)
     if precision == "int8":
-        graph = _quantised(graph, example[:1] if calibration is None else calibration)
+        graph = _quantised(graph, calibration)
         precision = "bf16" if runtime.cpu_has_bf16() else "f32"  # for what is not int8
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    predict = _compiled_for_each_batch(graph, settings, fixed_to_one)
-    return Engine(predict, _size(graph), **facts)
-
-
-def _compiled_for_each_batch(graph, settings: dict, fixed_to_one: bool):
-    """A graph for one batch size is faster than one for any, so each size gets its own."""
-    import openvino
-
     core, compiled = openvino.Core(), {}
 
     def predict(pictures):
         batch = len(pictures)
-        if batch not in compiled:
+        if batch not in compiled:  # a graph for one batch size is faster than one for any
             own = graph.clone()
             if batch > 1 or fixed_to_one:
                 own.reshape([batch, *pictures.shape[1:]])
@@ -71,7 +63,7 @@ def _compiled_for_each_batch(graph, settings: dict, fixed_to_one: bool):
         logits = compiled[batch](pictures.cpu().numpy())[0]
         return torch.from_numpy(logits.copy())  # its memory is used again by the next call
 
-    return predict
+    return Engine(predict, _size(graph), **facts)
 
 
 def _size(graph) -> float:
@@ -100,10 +92,9 @@ def _quantised(graph, calibration: torch.Tensor):
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         logging.getLogger("nncf").setLevel(logging.ERROR)
-        pictures = nncf.Dataset([picture[None].cpu().numpy() for picture in calibration])
         return nncf.quantize(
             graph,
-            pictures,
+            nncf.Dataset([picture[None].cpu().numpy() for picture in calibration]),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(calibration),
             ignored_scope=nncf.IgnoredScope(
@@ -125,9 +116,10 @@ def _kept_precise(graph) -> list[str]:
             node = node.input_value(0).get_node()
         return node.get_type_name() == "Constant"
 
-    def has_weights(product) -> bool:
-        return any(is_weight(product.input_value(i).get_node()) for i in range(2))
-
     products = [node for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]
-    kept = [node for node in products if not has_weights(node)]
+    kept = [
+        product
+        for product in products
+        if not any(is_weight(product.input_value(i).get_node()) for i in range(2))
+    ]
     return [node.get_friendly_name() for node in [*kept, products[-1]]]

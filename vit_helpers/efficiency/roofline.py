@@ -1,8 +1,8 @@
 """The floor: the time below which no engine can be, and the machine's own rate.
 
 The roofline model (Williams, Waterman and Patterson 2009, Communications of the ACM) in its
-simplest form: a network needs a number of operations, the machine does so many a second in large
-matrix products, and no engine can be faster than the quotient.
+simplest form: operations of the network, divided by what the machine does a second in large
+matrix products.
 """
 
 import time
@@ -44,16 +44,15 @@ def count_operations(network: Callable, pictures: torch.Tensor) -> dict[str, flo
     return kinds
 
 
-def runs_in(fast: str, operations: Mapping[str, float], *, all_of_it: bool = False) -> dict:
+def runs_in(fast: str, operations: Mapping[str, float]) -> dict[str, float]:
     """How many operations an engine runs in which number format.
 
     Args:
-        fast: The engine's format: `fp32`, `bf16`, `fp16` or `int8`.
+        fast: The engine's format: `fp32`, `bf16`, `fp16` or `int8`. Of an int8 engine only the
+            layers with weights are int8; attention's products and the patches stay in fp32.
         operations: What `count_operations` returned.
-        all_of_it: Whether everything runs in it. In int8 that is not so: attention's products and
-            the patches stay in fp32, and only the layers with weights are int8.
     """
-    if fast == "int8" and not all_of_it:
+    if fast == "int8":
         rest = operations["attention"] + operations["patches"]
         return {"int8": operations["layers"], "fp32": rest}
     return {fast: sum(operations.values())}
@@ -77,8 +76,7 @@ def floor_ms(operations: Mapping[str, float], rates: Mapping[str, float]) -> flo
 def matrix_rates(device: torch.device | str = "cpu", seconds: float = 0.4) -> dict[str, float]:
     """The machine's own rate in large matrix products, in operations a second.
 
-    The best of the libraries at hand counts: PyTorch, and on a CPU ONNX Runtime too. Takes a few
-    seconds; the number of threads is torch's.
+    The best of the libraries at hand counts: PyTorch, and on a CPU ONNX Runtime too.
 
     Args:
         device: Where to multiply.
@@ -89,22 +87,17 @@ def matrix_rates(device: torch.device | str = "cpu", seconds: float = 0.4) -> di
         the best rate seen. A format that no library here can multiply is left out.
     """
     device = torch.device(device)
-    best = {}
+    best: dict[str, float] = {}
     for arithmetic, product in _products(device):
-        rate = _rate(product, device, seconds)
-        best[arithmetic] = max(rate, best.get(arithmetic, 0.0))
+        best[arithmetic] = max(_rate(product, device, seconds), best.get(arithmetic, 0.0))
     return best
 
 
 def rate_table(rates: Mapping[str, float], operations: Mapping[str, float]):
-    """The rates in words: a `DataFrame` by number format.
+    """The rates of `matrix_rates` in words: a `DataFrame` by number format.
 
-    Args:
-        rates: What `matrix_rates` returned.
-        operations: What `count_operations` returned.
-
-    Returns:
-        Columns `GOP/s`, and `floor ms`, with everything in that format but what int8 leaves out.
+    Its columns: `GOP/s`; and for what `count_operations` returned the `floor ms`, with everything
+    in that format but what int8 leaves out.
     """
     import pandas as pd
 
@@ -138,49 +131,27 @@ def _products(device: torch.device) -> Iterator[tuple[str, Callable]]:
     else:
         yield "int8", lambda: torch._int_mm(*whole)
     if on_cpu:
-        yield from _onnx_products(a.numpy(), b.numpy())
+        yield "fp32", _onnx_product("float", "float", "MatMul", a, b)
+        x, y = (20 * a.abs()).byte(), b.char()
+        yield "int8", _onnx_product("uint8", "int32", "MatMulInteger", x, y)
 
 
-def _onnx_products(a, b) -> Iterator[tuple[str, Callable]]:
-    """The same in ONNX Runtime, whose kernels are other ones."""
-    import numpy as np
-
-    bytes_, signs = (a * 20).clip(0, 255).astype(np.uint8), b.clip(-3, 3).astype(np.int8)
-    for name, operation, x, y in (
-        ("fp32", "MatMul", a, b),
-        ("int8", "MatMulInteger", bytes_, signs),
-    ):
-        session = _onnx_product(operation, y)
-        yield name, lambda session=session, x=x: session.run(None, {"x": x})
-
-
-def _onnx_product(operation: str, right):
-    """A session that multiplies by a constant matrix, as a layer does with its weights."""
+def _onnx_product(given: str, result: str, operation: str, left, right) -> Callable:
+    """The same in ONNX Runtime, whose kernels are other ones, with a constant as weights are."""
     import onnxruntime
-    from onnx import TensorProto, helper
+    from onnx import numpy_helper, parser
 
-    integer = operation == "MatMulInteger"
-    given, result = (TensorProto.UINT8, TensorProto.INT32) if integer else 2 * (TensorProto.FLOAT,)
-    constant = helper.make_tensor(
-        "y",
-        TensorProto.INT8 if integer else TensorProto.FLOAT,
-        right.shape,
-        right.tobytes(),
-        raw=True,
-    )
-    graph = helper.make_graph(
-        [helper.make_node(operation, ["x", "y"], ["z"])],
-        "product",
-        [helper.make_tensor_value_info("x", given, [None, right.shape[0]])],
-        [helper.make_tensor_value_info("z", result, [None, right.shape[1]])],
-        [constant],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["" : 18]>
+        product ({given}[rows, inner] x) => ({result}[rows, columns] z) {{ z = {operation}(x, y) }}
+    """)
+    model.graph.initializer.append(numpy_helper.from_array(right.numpy(), "y"))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(
+    session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+    return lambda: session.run(None, {"x": left.numpy()})
 
 
 def _rate(product: Callable, device: torch.device, seconds: float) -> float:

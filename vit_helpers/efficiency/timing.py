@@ -1,12 +1,9 @@
 """Honest timing: warm-up, waiting for the device, turns, medians and an interval."""
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import torch
 
 from .. import runtime
 from ..errors import CourseError, one_of
@@ -14,18 +11,7 @@ from ..errors import CourseError, one_of
 BOOTSTRAP_DRAWS = 1000
 
 
-@contextlib.contextmanager
-def threads(count: int):
-    """Let torch use `count` CPU threads inside the `with` block, then as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def race(calls: dict[str, Callable], inputs: Sequence, rounds: int, seed: int = 0):
+def race(calls: dict[str, Callable], inputs: Sequence, rounds: int):
     """Time several functions on the same inputs, in turns.
 
     The inputs are dealt out over the rounds. In each round every function has its turn, in a new
@@ -36,7 +22,6 @@ def race(calls: dict[str, Callable], inputs: Sequence, rounds: int, seed: int = 
         calls: Functions of one input by name.
         inputs: At least one input a round.
         rounds: How many rounds.
-        seed: For the order.
 
     Returns:
         `(seconds, answers)`: by name, one number and one answer for each input, in order. An
@@ -49,7 +34,7 @@ def race(calls: dict[str, Callable], inputs: Sequence, rounds: int, seed: int = 
         raise CourseError(f"rounds is {rounds}, but must be 1 to {len(inputs)}, one input each.")
     seconds = {name: [] for name in calls}
     answers = {name: [] for name in calls}
-    order = np.random.default_rng(seed)
+    order = np.random.default_rng(0)
     for turn in runtime.bar(np.array_split(np.arange(len(inputs)), rounds), "race", total=rounds):
         for name in order.permutation(list(calls)).tolist():
             calls[name](inputs[int(turn[0])])
@@ -85,33 +70,26 @@ def timing_table(
     import pandas as pd
 
     one_of("baseline", baseline, tuple(seconds))
-    median = {name: float(np.median(times)) for name, times in seconds.items()}
-    rows: dict[str, dict[str, Any]] = {}
+    rows = {}
     for name, times in seconds.items():
-        low, high = np.percentile(times, [5, 95])
+        p5, median, p95 = np.percentile(times, [5, 50, 95])
         rows[name] = {
-            "median ms": 1e3 * median[name],
-            "p5 ms": 1e3 * float(low),
-            "p95 ms": 1e3 * float(high),
-            "images/s": pictures_per_call / median[name],
-            "speed-up": median[baseline] / median[name],
+            "median ms": 1e3 * median,
+            "p5 ms": 1e3 * p5,
+            "p95 ms": 1e3 * p95,
+            "images/s": pictures_per_call / median,
+            "speed-up": np.median(seconds[baseline]) / median,
         }
         if rounds is not None:
             low, high = speedup_interval(seconds[baseline], times, rounds)
-            rows[name] |= {"from": low, "to": high, "verdict": _verdict(low, high)}
-    if rounds is not None:
-        rows[baseline]["verdict"] = "baseline"
+            verdict = "faster" if low > 1 else "slower" if high < 1 else "no difference"
+            verdict = "baseline" if name == baseline else verdict
+            rows[name] |= {"from": low, "to": high, "verdict": verdict}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
 
 
-def _verdict(low: float, high: float) -> str:
-    if low > 1:
-        return "faster"
-    return "slower" if high < 1 else "no difference"
-
-
 def speedup_interval(
-    baseline: Sequence[float], times: Sequence[float], rounds: int, seed: int = 0
+    baseline: Sequence[float], times: Sequence[float], rounds: int
 ) -> tuple[float, float]:
     """Between which values the true speed-up lies, with 95 % confidence.
 
@@ -124,7 +102,6 @@ def speedup_interval(
         times: Timings of the other.
         rounds: The number of rounds that was given to `race`. One round tells nothing about the
             next: then the interval is 0 to infinity.
-        seed: Of the draws.
 
     Returns:
         `(low, high)`, the 2.5th and 97.5th percentile of the speed-ups.
@@ -135,7 +112,7 @@ def speedup_interval(
         )
     if rounds == 1:
         return 0.0, float("inf")
-    drawn = np.random.default_rng(seed).integers(rounds, size=(BOOTSTRAP_DRAWS, rounds))
+    drawn = np.random.default_rng(0).integers(rounds, size=(BOOTSTRAP_DRAWS, rounds))
     medians = [
         np.nanmedian(_by_round(series, rounds)[drawn].reshape(BOOTSTRAP_DRAWS, -1), axis=1)
         for series in (baseline, times)
@@ -147,7 +124,4 @@ def speedup_interval(
 def _by_round(series: Sequence[float], rounds: int) -> np.ndarray:
     """Timings (rounds, most in a round); a shorter round ends in NaN."""
     parts = np.array_split(np.asarray(series, dtype=float), rounds)
-    table = np.full((rounds, len(parts[0])), np.nan)
-    for row, part in zip(table, parts, strict=True):
-        row[: len(part)] = part
-    return table
+    return np.array([np.pad(p, (0, len(parts[0]) - len(p)), constant_values=np.nan) for p in parts])
