@@ -43,8 +43,8 @@ NAME = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.\.?$)(?!.*\.git$)[\w
 REPOSITORY_LINE = re.compile(r'^REPOSITORY = ".*?"', re.M)
 CITATION_LINE = re.compile(r"^repository-code: .*\n", re.M)
 ROW_BADGE = re.compile(
-    r"(<!-- badge: (\w+) -->\n\n)(?:\[!\[Open in .*\n\n)?"
-)  # a row of the README
+    r"(<!-- badge: (\w+) -->)(?:<br>\[!\[Open in .*?\)\]\(.*?\))?"
+)  # in the README
 BADGE_LINE = re.compile(r"^\[!\[Open in .*\n\n?", re.M)
 
 
@@ -98,7 +98,7 @@ def with_badges(markdown: str, repository: str) -> str:
 
     def row(found: re.Match) -> str:
         badge = badges(found[2], repository, only=("Colab",))
-        return found[1] + (f"{badge}\n\n" if badge else "")
+        return found[1] + (f"<br>{badge}" if badge else "")
 
     return ROW_BADGE.sub(row, markdown)
 

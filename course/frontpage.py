@@ -31,8 +31,11 @@ PICTURES = {
     "04_transfer_flowers102": Picture("mine-answers", (0, 0, 0.5, 0.49)),
     "05_efficient_inference": Picture("figure"),
 }
-# Shown 400 pixels wide, and stored twice as wide for fine screens.
-SHOWN, WIDTH, QUALITY, AIMS = 400, 800, 85, 3
+WIDTH, QUALITY, AIMS = 800, 85, 3
+# A third of the page beside the words; on a phone as wide as the page, above them.
+PICTURE = """\
+<picture><source media="(max-width: 600px)" srcset="{file}" width="94%">
+<img align="left" width="26%" src="{file}" alt="{words}"></picture>"""
 MINUTES = re.compile(r"Measured on two CPU cores: .*")
 MARKS = "<!-- notebooks -->\n", "<!-- /notebooks -->"
 MEASURED_MARKS = "<!-- measured -->\n", "<!-- /measured -->"
@@ -110,23 +113,22 @@ def _figure(root: Path, stem: str, cell: str) -> tuple[str, str]:
 
 
 def notebook_rows(root: Path) -> str:
-    """For each notebook: a link, a picture, what one will be able to do, the minutes.
+    """For each notebook: a picture, a link, the minutes, what one will be able to do, a badge.
 
-    The picture floats, so that on a phone it stands above the words, and beside them elsewhere.
+    The picture floats: a table would squeeze it on a narrow page.
     """
-    rows = []
     cpu, gpu, card = minutes(root)
+    rows = []
     for stem in PICTURES:
         _, words = _figure(root, stem, PICTURES[stem].cell)
-        aims = re.findall(r"^- (.+)$", _first_cell(root, stem), re.M)[:AIMS]
         told = [f"{in_words(cpu[stem])} on two CPU cores"] if stem in cpu else []
         told += [f"{in_words(gpu[stem])} on a GPU ({card})"] if stem in gpu else []
+        aims = re.findall(r"^- (.+)$", _first_cell(root, stem), re.M)[:AIMS]
         rows.append(
-            f"### [{name(root, stem)}](notebooks/{stem}.ipynb)\n\n"
-            f'<img align="right" width="{SHOWN}" src="docs/pictures/{stem}.webp" alt="{words}">\n\n'
-            + "".join(f"- {aim}\n" for aim in aims)
-            + (f"\nRuns in {', '.join(told)}.\n" if told else "")
-            + f'\n<!-- badge: {stem} -->\n\n<br clear="right">\n'
+            PICTURE.format(file=f"docs/pictures/{stem}.webp", words=words)
+            + f"\n[**{name(root, stem)}**](notebooks/{stem}.ipynb)"
+            + (f", {', '.join(told)}" if told else "")
+            + f'<br>You will {"; ".join(aims)}.<!-- badge: {stem} --><br clear="left">\n'
         )
     return "\n".join(rows)
 

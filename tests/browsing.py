@@ -1,6 +1,7 @@
 """What the tests with a browser share: an opened page, and the explorer as a user has it."""
 
 import contextlib
+import json
 import re
 
 import numpy as np
@@ -9,6 +10,22 @@ import pytest
 from course import runner
 
 SCREENSHOTS = runner.BUILD / "screenshots"
+FRAME_MS = 16  # of a screen with 60 frames a second
+SMALLEST_TEXT = 14  # pixels
+# What is drawn small on purpose: indices in formulas, and the numbers on the explorer's picture,
+# which its list repeats.
+SMALL_TEXT = """() => {
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node; (node = walker.nextNode()); ) {
+    const parent = node.parentElement;
+    if (!node.data.trim() || parent.closest("math, sup, sub, script, style, .vx-stage")) continue;
+    if (!parent.checkVisibility({ visibilityProperty: true })) continue;
+    const size = parseFloat(getComputedStyle(parent).fontSize);
+    if (size < SMALLEST) found.push(`${size} px: ${node.data.trim().slice(0, 40)}`);
+  }
+  return found;
+}""".replace("SMALLEST", str(SMALLEST_TEXT))
 
 
 @contextlib.contextmanager
@@ -114,3 +131,38 @@ def same_order(found, row):
         assert share == pytest.approx(100 * expected, abs=2 * step)
     # Fewer than five only where the others get next to nothing.
     assert len(found) == min(5, (patches > byte).sum())
+
+
+def ms_from_move_to_picture(chromium, page, tmp_path, moves=120):
+    """How long each move takes until its frame is drawn, in milliseconds: (moves,).
+
+    It begins when Chromium hands the move to the page, and ends when the compositor has drawn
+    the frame with the answer. Chromium keeps a move back until the next tick of the screen's
+    clock; this wait, half a tick on average, is not the page's and not counted.
+    """
+    trace = tmp_path / "trace.json"
+    chromium.start_tracing(
+        page=page.page, path=trace, categories=["devtools.timeline", "cc", "viz"]
+    )
+    for i in range(moves):
+        page.hover(i % 14, (5 * i) % 14)
+    page.settle()
+    chromium.stop_tracing()
+    events = [e for e in json.loads(trace.read_text())["traceEvents"] if e.get("ph") == "X"]
+    at = {name: [e for e in events if e["name"] == name] for name in {e["name"] for e in events}}
+    frames = [(e["ts"], e["ts"] + e["dur"]) for e in at["ProxyMain::BeginMainFrame"]]
+    drawn = np.sort([e["ts"] + e["dur"] for e in at["Display::DrawAndSwap"]])
+    took = []
+    for event in at["EventDispatch"]:
+        if event["args"].get("data", {}).get("type") == "pointermove":
+            start = event["ts"]
+            ends = [end for begin, end in frames if begin <= start <= end]
+            took += list(drawn[drawn >= max(ends, default=start)][:1] - start)
+    assert len(took) >= 0.9 * moves
+    return np.array(took) / 1000
+
+
+def best_p95(chromium, page, tmp_path):
+    # The best of three rounds: other programs on the machine only make it slower.
+    rounds = [ms_from_move_to_picture(chromium, page, tmp_path) for _ in range(3)]
+    return min(float(np.percentile(took, 95)) for took in rounds)

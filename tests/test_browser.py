@@ -16,7 +16,7 @@ import urllib.request
 import nbformat
 import numpy as np
 import pytest
-from browsing import SCREENSHOTS, Explorer, opened, same_order
+from browsing import FRAME_MS, SCREENSHOTS, Explorer, best_p95, opened, same_order
 
 from course import runner
 from course.page import html_page, strip_views
@@ -28,7 +28,6 @@ pytestmark = [
 FORMULA = (
     r"A $\tfrac12 A$ costs `$5` and $$\mathrm{softmax}\left(\frac{Q K^\top}{\sqrt{d_k}}\right)$$"
 )
-FRAME_MS = 16
 
 CELLS = (
     """
@@ -245,41 +244,6 @@ def test_without_scripts_the_picture_stands_there_with_its_words(chromium, folde
         assert tab.locator(".vx-root").count() == 0
         static = tab.get_by_alt_text("Attention explorer: ")
         assert static.bounding_box()["width"] > 250
-
-
-def ms_from_move_to_picture(chromium, page, tmp_path, moves=120):
-    """How long each move takes until its frame is drawn, in milliseconds: (moves,).
-
-    It begins when Chromium hands the move to the page, and ends when the compositor has drawn
-    the frame with the answer. Chromium keeps a move back until the next tick of the screen's
-    clock; this wait, half a tick on average, is not the page's and not counted.
-    """
-    trace = tmp_path / "trace.json"
-    chromium.start_tracing(
-        page=page.page, path=trace, categories=["devtools.timeline", "cc", "viz"]
-    )
-    for i in range(moves):
-        page.hover(i % 14, (5 * i) % 14)
-    page.settle()
-    chromium.stop_tracing()
-    events = [e for e in json.loads(trace.read_text())["traceEvents"] if e.get("ph") == "X"]
-    at = {name: [e for e in events if e["name"] == name] for name in {e["name"] for e in events}}
-    frames = [(e["ts"], e["ts"] + e["dur"]) for e in at["ProxyMain::BeginMainFrame"]]
-    drawn = np.sort([e["ts"] + e["dur"] for e in at["Display::DrawAndSwap"]])
-    took = []
-    for event in at["EventDispatch"]:
-        if event["args"].get("data", {}).get("type") == "pointermove":
-            start = event["ts"]
-            ends = [end for begin, end in frames if begin <= start <= end]
-            took += list(drawn[drawn >= max(ends, default=start)][:1] - start)
-    assert len(took) >= 0.9 * moves
-    return np.array(took) / 1000
-
-
-def best_p95(chromium, page, tmp_path):
-    # The best of three rounds: other programs on the machine only make it slower.
-    rounds = [ms_from_move_to_picture(chromium, page, tmp_path) for _ in range(3)]
-    return min(float(np.percentile(took, 95)) for took in rounds)
 
 
 @pytest.mark.parametrize("two", [False, True], ids=["one-map", "two-maps"])

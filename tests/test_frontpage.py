@@ -97,7 +97,7 @@ def test_the_minutes_on_a_gpu_are_told_once_they_were_measured(course):
     assert "GPU (" not in README
     frontpage.update(course)
     readme = (course / "README.md").read_text(encoding="utf-8")
-    assert readme.count(", less than a minute on a GPU (Some Card).") == len(frontpage.PICTURES)
+    assert readme.count(", less than a minute on a GPU (Some Card)<br>") == len(frontpage.PICTURES)
     measured = (course / "docs" / "measured.md").read_text(encoding="utf-8")
     assert "| minutes on a GPU (Some Card) |" in measured
     assert re.search(r"^\| together \|.*\| 3\.5 \|", measured, flags=re.M)

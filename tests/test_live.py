@@ -13,6 +13,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from browsing import FRAME_MS, SMALL_TEXT, Explorer, best_p95
 from PIL import Image
 
 from course import runner
@@ -71,8 +72,11 @@ def run(model_and_processor):
 
 
 @contextlib.contextmanager
-def opened(chromium, address, ready=True, **kwargs):
-    """The page, ready to be used. It may load from its own folder only, and nothing may fail."""
+def opened(chromium, address, ready=True, script="", **kwargs):
+    """The page, ready to be used. It may load from its own folder only, and nothing may fail.
+
+    `script` runs before all others.
+    """
     context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **kwargs})
     context.set_default_timeout(60_000)
     wrong = []
@@ -86,6 +90,7 @@ def opened(chromium, address, ready=True, **kwargs):
 
     context.on("request", check)
     page = context.new_page()
+    page.add_init_script(script)
     page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
     page.on("console", lambda m: m.type == "error" and wrong.append(f"console: {m.text}"))
     page.goto(address)
@@ -550,20 +555,86 @@ def test_the_camera_or_a_sentence(chromium, server):
         assert page.locator("#trouble").is_hidden()
 
 
+def test_a_browser_without_a_camera_gets_a_sentence(chromium, server):
+    """A page from a plain http address of another machine is given no camera at all."""
+    with opened(chromium, server) as page:
+        page.evaluate("() => Object.defineProperty(navigator, 'mediaDevices', {})")
+        page.get_by_role("button", name="Camera").click()
+        page.locator("#trouble:visible").wait_for()
+        assert "gives no camera to this page" in page.locator("#trouble").inner_text()
+        choose(page, PHOTOS[1].stem)
+        assert page.locator("#trouble").is_hidden()
+
+
 def test_an_old_browser_gets_a_sentence(chromium, server):
-    with opened(chromium, server, ready=False) as page:
-        page.add_init_script("WebAssembly.validate = () => false;")
-        page.reload()
+    old = "WebAssembly.validate = () => false;"
+    with opened(chromium, server, ready=False, script=old) as page:
         page.locator("#trouble:visible").wait_for()
         assert "needs WebAssembly with SIMD" in page.locator("#trouble").inner_text()
 
 
 def test_without_workers_it_runs_beside_the_page(chromium, server):
-    with opened(chromium, server, ready=False) as page:
-        page.add_init_script("delete globalThis.Worker;")
-        page.reload()
-        settle(page)
+    with opened(chromium, server, script="delete globalThis.Worker;") as page:
         assert page.locator("#top .name").first.inner_text()
+
+
+# --- how fast ----------------------------------------------------------------------------------
+
+FIRST_MS, PICTURE_MS, ROUNDS = 2000, 250, 3
+# When a frame with an answer was painted, and one with all of its maps: since the page was asked
+# for, in milliseconds.
+WATCH = """
+globalThis.painted = { answer: [], maps: [] };
+const note = (what) => requestAnimationFrame(() =>
+    setTimeout(() => painted[what].push(performance.now())));
+addEventListener("DOMContentLoaded", () => {
+    new MutationObserver(() => note("answer")).observe(
+        document.getElementById("time"), { childList: true });
+    new MutationObserver(() => document.body.dataset.state === "ready" && note("maps")).observe(
+        document.body, { attributes: true, attributeFilter: ["data-state"] });
+});
+"""
+ANOTHER = """async (name) => {
+    const button = [...document.querySelectorAll(".photo")].find((b) => b.title === name);
+    painted.answer = [];
+    painted.maps = [];
+    const start = performance.now();
+    button.click();
+    while (!painted.maps.length) await new Promise((done) => setTimeout(done, 5));
+    return [painted.answer[0] - start, painted.maps[0] - start];
+}"""
+
+
+@pytest.mark.slow
+def test_reach(chromium, server, tmp_path):
+    """What the page promises; on a machine that does nothing else.
+
+    Prints all figures. The best of three rounds is held to the promise: other programs on the
+    machine only make it slower.
+    """
+    first, answers, maps = [], [], []
+    for _ in range(ROUNDS):  # with nothing in the browser's cache
+        with opened(chromium, server, script=WATCH) as page:
+            assert not page.evaluate("() => crossOriginIsolated")  # so it has one thread
+            page.wait_for_function("() => painted.maps.length")
+            first.append(page.evaluate("() => painted.answer[0]"))
+            names = [photo.stem.replace("_", " ") for photo in PHOTOS]
+            took = np.array([page.evaluate(ANOTHER, name) for name in names])
+            answers.append(np.median(took[:, 0]))
+            maps.append(np.median(took[:, 1]))
+    with opened(chromium, server) as page:
+        p95 = best_p95(chromium, Explorer(page), tmp_path)
+
+    def told(values):
+        return ", ".join(f"{value:.0f}" for value in values)
+
+    print(f"\nfirst answer after loading, ms: {told(first)} (at most {FIRST_MS})")
+    print(f"a further picture, answer, median ms: {told(answers)} (at most {PICTURE_MS})")
+    print(f"a further picture, with all maps, median ms: {told(maps)}")
+    print(f"from pointer to painted frame, p95 ms: {p95:.1f} (at most {FRAME_MS})")
+    assert min(first) <= FIRST_MS
+    assert min(answers) <= PICTURE_MS
+    assert p95 <= FRAME_MS
 
 
 # --- forms and sizes -----------------------------------------------------------------------------
@@ -592,6 +663,7 @@ def test_a_phone_in_the_dark(chromium, server):
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     with opened(chromium, server, color_scheme="dark", device_scale_factor=2, **phone) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate(SMALL_TEXT) == []
         page.screenshot(path=SCREENSHOTS / "live-phone.png", full_page=True)
         ground = "getComputedStyle(document.body).backgroundColor"
         dark = page.evaluate(ground)

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import nbformat
 import pytest
-from browsing import Explorer, opened, same_order
+from browsing import SMALL_TEXT, Explorer, opened, same_order
 
 from course import book, runner
 from vit_helpers.errors import CourseError
@@ -26,21 +26,6 @@ from vit_helpers.errors import CourseError
 ROOT = Path(__file__).parent.parent
 SCREENSHOTS = runner.BUILD / "screenshots"
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
-SMALLEST_TEXT = 14  # pixels
-# What is drawn small on purpose: indices in formulas, and the numbers on the explorer's picture,
-# which its list repeats.
-SMALL_TEXT = """() => {
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let node; (node = walker.nextNode()); ) {
-    const parent = node.parentElement;
-    if (!node.data.trim() || parent.closest("math, sup, sub, script, style, .vx-stage")) continue;
-    if (!parent.checkVisibility({ visibilityProperty: true })) continue;
-    const size = parseFloat(getComputedStyle(parent).fontSize);
-    if (size < SMALLEST) found.push(`${size} px: ${node.data.trim().slice(0, 40)}`);
-  }
-  return found;
-}""".replace("SMALLEST", str(SMALLEST_TEXT))
 
 
 # --- what Sphinx reads -------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 """The moving picture of the live page in the README: `python -m course live --film`.
 
-One half of a photograph of a dog and a cat is hidden step by step, and the answer changes. Then a
-few patches are pointed at, and all heads show where they look from there. The film is made of the
-page itself in Chromium, as `build` has just written it.
+It is the guided tour, all six steps, played in Chromium on the page that `build` has just written.
 """
 
 import functools
@@ -16,11 +14,10 @@ from vit_helpers.errors import CourseError
 from .. import runner
 
 PHOTO = "dog and cat"
-VIEW = {"width": 1280, "height": 900}
-WIDTH, QUALITY = 1000, 82
-STROKES = 5  # from the top to the bottom of the half that is hidden
-POINTS = ((0.44, 0.22), (0.30, 0.45), (0.67, 0.40), (0.80, 0.85))  # of width and height
-SECONDS = {"first": 1.6, "stroke": 0.7, "last": 2.4, "point": 1.1}
+VIEW = {"width": 1040, "height": 640}  # as stored: the words of the page stay sharp
+QUALITY = 82
+POINTS = ((0.44, 0.22), (0.30, 0.45), (0.80, 0.60))  # of width and height: patches to ask
+SECONDS = {"step": 3.2, "more": 1.3}
 LARGEST_MEGABYTES = 3
 PLAYED = 2  # then it stands still: what moves on and on keeps people from reading
 READY = "() => document.body.dataset.state === 'ready'"
@@ -49,8 +46,6 @@ def film(folder: Path, to: Path) -> None:
         finally:
             chromium.close()
     frames = [Image.open(io.BytesIO(shot)).convert("RGB") for shot, _ in shots]
-    for frame in frames:
-        frame.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
     frames[0].save(
         to,
         "WEBP",
@@ -66,54 +61,33 @@ def film(folder: Path, to: Path) -> None:
 
 
 def _play(page) -> list[tuple[bytes, float]]:
-    """Use the page; what it looks like, and for how many seconds."""
-    page.wait_for_function(READY)
-    page.get_by_label(f"Photograph: {PHOTO}", exact=True).click()
-    page.wait_for_function(READY)
-    clip = _around(page, "picture", "answer", "lens")
-    shots = [(page.screenshot(clip=clip), SECONDS["first"])]
-    stage = page.locator("#stage").bounding_box()
-    page.select_option("#brush-size", "3")
-    left, right = stage["x"] + 0.6 * stage["width"], stage["x"] + 0.97 * stage["width"]
-    for stroke in range(STROKES):
-        y = stage["y"] + (stroke + 0.5) / STROKES * stage["height"]
-        page.mouse.move(left, y)
-        page.mouse.down()
-        page.mouse.move(right, y, steps=12)
-        page.mouse.up()
-        page.wait_for_timeout(100)
+    """Take the tour; what the page looks like, and for how many seconds."""
+    shots = []
+
+    def shoot(kind: str) -> None:
+        page.wait_for_timeout(400)  # bars grow, and what was asked is on its way
         page.wait_for_function(READY)
-        shots.append((page.screenshot(clip=clip), SECONDS["stroke"]))
-    page.mouse.move(0, 0)
-    shots.append((page.screenshot(clip=clip), SECONDS["last"]))
+        page.wait_for_timeout(100)
+        shots.append((page.screenshot(), SECONDS[kind]))
 
-    page.click("#reset")
-    page.wait_for_timeout(100)
     page.wait_for_function(READY)
-    page.evaluate("document.getElementById('board').scrollIntoView()")
-    board = _around(page, "board", "attention")
-    clip = {**clip, "x": board["x"], "y": max(0, board["y"])}
-    box = page.locator("#explorer .vx-stage").first.bounding_box()
-    for x, y in POINTS:
-        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
-        page.wait_for_timeout(300)
-        shots.append((page.screenshot(clip=clip), SECONDS["point"]))
+    page.click("#start-tour")
+    shoot("more")
+    page.get_by_label(f"Photograph: {PHOTO}", exact=True).click()
+    shoot("step")
+    for _ in range(1, page.locator("#tour-steps > div").count()):
+        page.click("#tour-next")
+        shoot("step")
+        place = page.locator("#tour-steps > div:visible").get_attribute("data-place")
+        if place == "attention":  # ask some patches
+            box = page.locator("#explorer .vx-stage").first.bounding_box()
+            for x, y in POINTS:
+                page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+                shoot("more")
+            page.mouse.move(0, 0)
+    page.click("#tour-next")
+    shoot("more")
     return shots
-
-
-def _around(page, *sections: str) -> dict[str, float]:
-    """The part of the page that shows these sections."""
-    boxes = [page.locator(f"#{section}").bounding_box() for section in sections]
-    left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
-    right = max(box["x"] + box["width"] for box in boxes)
-    bottom = max(box["y"] + box["height"] for box in boxes)
-    edge = 10
-    return {
-        "x": left - edge,
-        "y": top - edge,
-        "width": right - left + 2 * edge,
-        "height": bottom - top + 2 * edge,
-    }
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -273,20 +273,23 @@ export class Norms {
     });
     const top = Math.max(...rows.map((row) => Math.max(row.most, row.cls)));
     const pen = canvas.getContext("2d");
-    const { width, height } = canvas;
-    const x = (l) => 60 + (l / Math.max(1, rows.length - 1)) * (width - 180);
-    const y = (value) => height - 44 - (value / top) * (height - 64);
-    pen.clearRect(0, 0, width, height);
+    // As wide as it is shown, so that its words are as large as the others on a phone too.
+    const [width, height] = [Math.min(640, canvas.clientWidth || 640), 220];
+    Object.assign(canvas, { width: 2 * width, height: 2 * height });
+    canvas.style.aspectRatio = `${width} / ${height}`;
+    pen.scale(2, 2);
+    const x = (l) => 34 + (l / Math.max(1, rows.length - 1)) * (width - 104);
+    const y = (value) => height - 34 - (value / top) * (height - 50);
     pen.fillStyle = tint;
     pen.beginPath();
     rows.forEach((row, l) => pen.lineTo(x(l), y(row.high)));
     [...rows].reverse().forEach((row, i) => pen.lineTo(x(rows.length - 1 - i), y(row.low)));
     pen.fill();
-    pen.font = "20px system-ui, sans-serif";
-    pen.lineWidth = 3;
+    pen.font = "15px system-ui, sans-serif";
+    pen.lineWidth = 2;
     const lines = [
-      ["cls", "[CLS]", ink, [10, 6]],
-      ["most", "longest", soft, [3, 5]],
+      ["cls", "[CLS]", ink, [7, 4]],
+      ["most", "longest", soft, [2, 4]],
       ["middle", "middle", accent, []],
     ];
     const ends = [];
@@ -296,21 +299,21 @@ export class Norms {
       pen.beginPath();
       rows.forEach((row, l) => pen.lineTo(x(l), y(row[key])));
       pen.stroke();
-      let place = y(rows.at(-1)[key]) + 6;
-      while (ends.some((other) => Math.abs(other - place) < 22)) place += 4;
+      let place = y(rows.at(-1)[key]) + 5;
+      while (ends.some((other) => Math.abs(other - place) < 17)) place += 3;
       ends.push(place);
-      pen.fillText(name, x(rows.length - 1) + 12, place);
+      pen.fillText(name, x(rows.length - 1) + 9, place);
     }
     pen.setLineDash([]);
     pen.fillStyle = soft;
     pen.textAlign = "right";
-    for (const value of [0, top]) pen.fillText(value.toFixed(0), 48, y(value) + 6);
+    for (const value of [0, top]) pen.fillText(value.toFixed(0), 27, y(value) + 5);
     pen.textAlign = "center";
-    for (const l of [0, rows.length - 1]) pen.fillText(l === 0 ? "block 0" : String(l), x(l), height - 10);
+    for (const l of [0, rows.length - 1]) pen.fillText(l === 0 ? "block 0" : String(l), x(l), height - 8);
     pen.textAlign = "left";
     pen.strokeStyle = soft;
     pen.lineWidth = 1;
-    pen.strokeRect(x(this.block), 10, 0, height - 54);
+    pen.strokeRect(x(this.block), 8, 0, height - 42);
     const last = rows.at(-1);
     canvas.setAttribute(
       "aria-label",
