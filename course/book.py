@@ -77,9 +77,9 @@ CALLED = (
 )
 EXPLORER = "03_attention", "explorer-code"  # the notebook and the cell that show it
 HOME_LINK = re.compile(r"\]\((?:\.\./)*README\.md(#[^)]*)?\)")
-# The pictures of the README, which GitHub makes wide on a phone; on the site a style does.
-PICTURE = re.compile(r"<picture>.*?(<img .*?>)</picture>", re.S)
-FILM = re.compile(r'<img [^>]*src="(docs/pictures/live\.webp)" alt="(.*?)">')
+# A picture of the README; on the site a style says how wide it is.
+PICTURE = re.compile(r'<picture>.*?src="([^"]*)" alt="([^"]*)"></picture>', re.S)
+FILM = re.compile(r"^!\[.*\]\(docs/pictures/live\.webp\)$", re.M)
 LIVE_WORDS = re.compile(r"(watch the answer\.) `make live` writes .*?\n\n", re.S)
 CONTENTS = """
 ```{{toctree}}
@@ -140,9 +140,8 @@ def write_source(to: Path) -> None:
     (to / "README.md").unlink()
     readme = (runner.ROOT / "README.md").read_text(encoding="utf-8")
     (to / "index.md").write_text(for_the_web(front_page(readme)), encoding="utf-8")
-    film, words = FILM.findall(readme)[0]
-    text = LIVE_PAGE.format(film=f"![{words}]({film})")
-    (to / "live-page.md").write_text(text, encoding="utf-8")
+    film = FILM.findall(with_pictures(readme))[0]
+    (to / "live-page.md").write_text(LIVE_PAGE.format(film=film), encoding="utf-8")
     if rows := hub_rows():
         (to / "hub-edition.md").write_text(HUB_PAGE.format(rows=rows), encoding="utf-8")
     write_notebooks(to / "notebooks")
@@ -160,10 +159,15 @@ def for_the_web(markdown: str) -> str:
 
 def front_page(readme: str) -> str:
     """The README where the live page is a click away and not a command."""
-    there = FILM.sub(r"[![\2](\1)](live-page.md)", PICTURE.sub(r"\1", readme))
+    there = FILM.sub(r"[\g<0>](live-page.md)", with_pictures(readme))
     return LIVE_WORDS.sub(
         r'\1\n\n<p class="launch"><a href="live/index.html">Open the live page</a></p>\n\n', there
     )
+
+
+def with_pictures(readme: str) -> str:
+    """The README with its pictures as Markdown has them."""
+    return PICTURE.sub(r"![\2](\1)", readme)
 
 
 def hub_pages() -> list[Path]:

@@ -16,7 +16,6 @@ nb_execution_mode = "off"
 nb_code_prompt_show = "Show the cell that fetches the course where it is missing"
 nb_render_markdown_format = "myst"
 myst_heading_anchors = 3
-myst_enable_extensions = ["html_image"]  # the pictures beside the text of the front page
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True  # as written, not the value that it has on this machine

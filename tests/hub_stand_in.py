@@ -254,6 +254,7 @@ def _handler(hub: StandIn):
 
 
 KNOWN = {0: "tench, Tinca tinca", 285: "Egyptian cat"}
+PUBLISHED_NAMES = {207: "golden retriever", 281: "tabby, tabby cat"}
 
 
 # --- what it serves ------------------------------------------------------------------------------
@@ -293,24 +294,13 @@ def full_size() -> dict[str, bytes]:
     The model is the offline one at four times its width, so its answers mean something; the
     pictures are those of the offline twins, under the names of the real classes.
     """
-    import torch
     from datasets import load_dataset
 
-    from benchmarks.widening import widen
     from vit_helpers import runtime
 
-    runtime.start("classifier", "cifar10", "flowers102")
-    model = widen(factories.classifier("eager")[0], 4)
-    known = model.classifier
-    model.classifier = torch.nn.Linear(768, 1000)
-    with torch.no_grad():  # the other classes are never the answer
-        model.classifier.weight.zero_()[: known.out_features] = known.weight
-        model.classifier.bias.fill_(-20)[: known.out_features] = known.bias
-    names = {i: f"class {i}" for i in range(1000)} | model.config.id2label
-    names |= KNOWN
-    files = content()[0] | _model(model, names)
-    photo = resources.get("photo").twin_path
-    files["/photos/000000039769.jpg"] = photo.read_bytes()
+    runtime.start("cifar10", "flowers102")
+    files = content()[0] | _model(*_model_of_the_kit(4))
+    files["/photos/000000039769.jpg"] = _photo()
     for name in ("cifar10", "flowers102"):
         splits, column = (
             load_dataset(runtime.current().locate(name)),
@@ -318,6 +308,56 @@ def full_size() -> dict[str, bytes]:
         )
         files |= _data_set(name, column, {k: _as_stored(v, column) for k, v in splits.items()})
     return files
+
+
+PUBLISHED_LOGITS = (-0.2744, 0.8215, -0.0836)  # of the first classes, for the two cats
+
+
+def as_published() -> dict[str, bytes]:
+    """What the tests of the real Hub ask for: its logits, its order of labels, its numbers.
+
+    The model is the kit's with 1,000 classes. It gives the photograph the published logits.
+    """
+    import torch
+    from transformers import ViTImageProcessorPil
+
+    model, names = _model_of_the_kit(1)
+    photo = Image.open(io.BytesIO(_photo())).convert("RGB")
+    processor = ViTImageProcessorPil(image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    with torch.no_grad():
+        pixels = processor(images=photo, return_tensors="pt")["pixel_values"]
+        bias = model.classifier.bias
+        bias[: len(PUBLISHED_LOGITS)] += torch.tensor(PUBLISHED_LOGITS)
+        bias[: len(PUBLISHED_LOGITS)] -= model(pixels).logits[0, : len(PUBLISHED_LOGITS)]
+        bias[285] = 30  # an Egyptian cat
+    files = content()[0] | _model(model, names | PUBLISHED_NAMES)
+    files["/val2017/000000039769.jpg"] = _photo()  # as a proxy is asked for it
+    files |= _data_set("cifar10", "img", _coloured(8, 10, {"train": 5000, "test": 1000}))
+    flowers = _coloured(8, 102, {"train": 10, "validation": 10, "test": 61})
+    flowers["test"] = flowers["test"][:6149]
+    return files | _data_set("flowers102", "image", flowers)
+
+
+def _model_of_the_kit(times: int):
+    """The kit's model at `times` its width with 1,000 classes, and the names of its classes."""
+    import torch
+
+    from benchmarks.widening import widen
+    from vit_helpers import runtime
+
+    runtime.start("classifier")
+    model = widen(factories.classifier("eager")[0], times)
+    known = model.classifier
+    model.classifier = torch.nn.Linear(known.in_features, 1000)
+    with torch.no_grad():  # the other classes are never the answer
+        model.classifier.weight.zero_()[: known.out_features] = known.weight
+        model.classifier.bias.fill_(-20)[: known.out_features] = known.bias
+    names = {i: f"class {i}" for i in range(1000)} | model.config.id2label | KNOWN
+    return model.eval(), names
+
+
+def _photo() -> bytes:
+    return resources.get("photo").twin_path.read_bytes()
 
 
 def _as_stored(split, column):
