@@ -5,6 +5,7 @@ Runs where there is a Chromium (`make test-browser` insists). Screenshots go to
 """
 
 import contextlib
+import io
 import json
 import re
 import socket
@@ -17,6 +18,7 @@ import nbformat
 import numpy as np
 import pytest
 from browsing import FRAME_MS, SCREENSHOTS, Explorer, best_p95, opened, same_order
+from PIL import Image
 
 from course import runner
 from course.page import html_page, strip_views
@@ -52,6 +54,12 @@ explorer.explore(photo, attn, grid, extra)
 """,
     "show_source(attention.fuse_heads)",
 )
+UPLOAD = """
+from vit_helpers import models, runtime, widgets
+
+rt = runtime.start("classifier")
+widgets.upload_box(*models.load(rt.locate("classifier")))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +71,9 @@ def folder(tmp_path_factory):
     notebook.cells.append(nbformat.v4.new_markdown_cell(FORMULA))
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, folder / "fresh.ipynb")
+    other = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(UPLOAD)])
+    other.metadata = notebook.metadata
+    nbformat.write(other, folder / "upload.ipynb")
     executed, result = runner.execute(folder / "fresh.ipynb")
     assert not result.error
     (folder / "page.html").write_text(html_page(executed, "Explorer"), encoding="utf-8")
@@ -351,6 +362,28 @@ def test_jupyterlab(chromium, lab, attn, tmp_path):
         page = Explorer(tab)
         page.hover(2, 2)
         assert page.title().endswith("from the patch in row 3, column 3")
+
+
+def test_the_upload_box_answers_and_refuses_what_is_too_large(chromium, lab):
+    with opened_notebook(chromium, lab, "upload.ipynb") as tab:
+        run_all(tab)
+        choose = tab.get_by_label("Choose a picture")
+        choose.wait_for(timeout=120_000)
+
+        def upload(name, content):
+            choose.set_input_files({"name": name, "mimeType": "image/png", "buffer": content})
+
+        # Sent, this file would end the connection: the next ones are answered all the same.
+        upload("large.png", b"x" * 12_345_678)
+        tab.get_by_text("large.png has 12.4 MB, and Jupyter takes at most 10 MB").wait_for()
+        upload("near.png", b"x" * 9_990_000)
+        tab.get_by_text("is not a picture that can be read").wait_for(timeout=30_000)
+        picture = io.BytesIO()
+        Image.new("RGB", (90, 60), "green").save(picture, "PNG")
+        upload("green.png", picture.getvalue())
+        tab.get_by_text("green.png").wait_for(timeout=30_000)
+        assert "top 5 classes" in tab.locator("figure img").get_attribute("alt")
+        tab.screenshot(path=SCREENSHOTS / "lab-upload.png")
 
 
 def test_a_saved_notebook_shows_the_picture(chromium, lab):

@@ -23,7 +23,7 @@ from ipywidgets.embed import dependency_state
 from PIL import Image
 
 from course import runner
-from vit_helpers.widgets import explorer
+from vit_helpers.widgets import MOST_MB, explorer, upload_box
 
 pytestmark = [
     pytest.mark.browser,
@@ -102,14 +102,16 @@ def site(tmp_path_factory):
     attn = random.random((2, 3, 17, 17), np.float32)
     attn /= attn.sum(-1, keepdims=True)
     picture = Image.fromarray(random.integers(0, 255, (64, 64, 3), np.uint8))
-    widget = explorer.explore(picture, attn, (4, 4))
-    saved = dependency_state([widget], drop_defaults=False)
-    state = {"version_major": 2, "version_minor": 0, "state": saved}
-    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    for name, page in {"html": HTML, "vscode": VSCODE}.items():
-        for key, value in {"STATE": state, "VIEW": view}.items():
-            page = page.replace(key, json.dumps(value).replace("</", "<\\/"))
-        (folder / f"{name}.html").write_text(f"<!doctype html><body>{page}", encoding="utf-8")
+    shown = {"explorer": explorer.explore(picture, attn, (4, 4)), "upload": upload_box(None, None)}
+    for what, widget in shown.items():
+        saved = dependency_state([widget], drop_defaults=False)
+        state = {"version_major": 2, "version_minor": 0, "state": saved}
+        view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+        for name, page in {"html": HTML, "vscode": VSCODE}.items():
+            for key, value in {"STATE": state, "VIEW": view}.items():
+                page = page.replace(key, json.dumps(value).replace("</", "<\\/"))
+            place = folder / f"{name}-{what}.html"
+            place.write_text(f"<!doctype html><body>{page}", encoding="utf-8")
     handler = functools.partial(Quiet, directory=folder)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -121,7 +123,7 @@ def site(tmp_path_factory):
 @pytest.mark.parametrize("manager", ["html", "vscode"])
 def test_the_explorer_lives_under_this_manager(chromium, site, manager):
     address, attn = site
-    with opened(chromium, f"{address}/{manager}.html", allowed=(address,)) as page:
+    with opened(chromium, f"{address}/{manager}-explorer.html", allowed=(address,)) as page:
         shown = Explorer(page)
         before = shown.strongest()
         expected = attn[-1].mean(0)[0, 1:].reshape(4, 4)
@@ -132,3 +134,14 @@ def test_the_explorer_lives_under_this_manager(chromium, site, manager):
         assert shown.strongest()[0][0] == np.unravel_index(expected.argmax(), (4, 4))
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=SCREENSHOTS / f"manager-{manager}.png")
+
+
+@pytest.mark.parametrize("manager", ["html", "vscode"])
+def test_the_upload_box_refuses_a_large_file_under_this_manager(chromium, site, manager):
+    address, _ = site
+    with opened(chromium, f"{address}/{manager}-upload.html", allowed=(address,)) as page:
+        page.get_by_text(f"It may have up to {MOST_MB} MB").wait_for(timeout=60_000)
+        page.get_by_label("Choose a picture").set_input_files(
+            {"name": "large.jpg", "mimeType": "image/jpeg", "buffer": b"x" * 12_345_678}
+        )
+        page.get_by_text("large.jpg has 12.4 MB, and Jupyter takes at most 10 MB").wait_for()

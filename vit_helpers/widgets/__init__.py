@@ -1,9 +1,11 @@
-"""The interactive parts of the notebooks, made of ipywidgets (versions 7.7 and 8)."""
+"""The interactive parts of the notebooks: the upload box and the attention explorer."""
 
 import base64
 import html
+from pathlib import Path
 
-import ipywidgets
+import anywidget
+import traitlets
 
 from .. import images, models, plots
 from ..errors import CourseError
@@ -12,69 +14,44 @@ from . import explorer as explorer
 MOST_MB = 10  # Jupyter closes the connection over a larger message
 
 
-class Box(ipywidgets.VBox):
-    """A box that can stand with something else for pages where no widget runs.
-
-    ipywidgets 7 would show itself without that; so both versions are shown by one method.
-    """
-
-    _ipython_display_ = None
-
-    def _view(self) -> dict:
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {"application/vnd.jupyter.widget-view+json": view}
-
-
-class UploadBox(Box):
+class UploadBox(anywidget.AnyWidget):
     """A button to choose a picture, and below it the answer of the model.
 
+    `upload.js` sends the file, or says why not; what is larger than `MOST_MB` never leaves the
+    browser.
+
     Attributes:
-        button: The `FileUpload`; its value holds the chosen file.
-        answer: An `HTML` widget: the picture with its top five classes, or what went wrong.
+        answer: HTML: the picture with its top five classes, or what went wrong.
     """
+
+    _esm = Path(__file__).parent / "upload.js"
+    _ipython_display_ = None  # ipywidgets 7 would show itself without the sentence below
+
+    answer = traitlets.Unicode().tag(sync=True)
+    most_mb = traitlets.Int(MOST_MB).tag(sync=True)
 
     def __init__(self, model, processor):
         self.model, self.processor = model, processor
-        self.button = ipywidgets.FileUpload(
-            accept="image/*",
-            multiple=False,
-            description="Choose a picture",
-            layout=ipywidgets.Layout(width="auto"),
-        )
-        self.answer = ipywidgets.HTML(
-            f"<p>No picture chosen yet. It may have up to {MOST_MB} MB.</p>"
-        )
-        super().__init__([self.button, self.answer])
-        self.button.observe(self._changed, names="value")
+        super().__init__(answer=f"<p>No picture chosen yet. It may have up to {MOST_MB} MB.</p>")
+        self.on_msg(self._received)
 
-    def _changed(self, change) -> None:
-        if change["new"]:
-            self.answer.value = "<p>The model is looking at it ...</p>"
-            name, content = chosen_file(change["new"])
-            try:
-                self.answer.value = answer_page(self.model, self.processor, content, name)
-            except Exception as error:  # no one sees what a callback raises
-                words = html.escape(f"{name}: {type(error).__name__}: {error}")
-                self.answer.value = f"<p>{words}. Choose another picture.</p>"
+    def _received(self, _, message: dict, buffers: list) -> None:
+        name = str(message.get("name", "the picture"))
+        self.answer = "<p>The model is looking at it ...</p>"
+        try:
+            self.answer = answer_page(self.model, self.processor, bytes(buffers[0]), name)
+        except (Exception, KeyboardInterrupt) as error:  # no one sees what a callback raises
+            words = f"{name} could not be classified ({error!r}): choose another picture."
+            self.answer = f"<p>{html.escape(words)}</p>"
 
     def _repr_mimebundle_(self, **kwargs):
         # Where no widget can run, as on a plain web page, a sentence stands in its place.
+        data, metadata = super()._repr_mimebundle_(**kwargs)
         words = (
             "An upload box: run this cell in Jupyter, choose a picture, and the model's top five "
             "classes appear here."
         )
-        return {**self._view(), "text/plain": words}
-
-
-def chosen_file(value) -> tuple[str, bytes]:
-    """Name and content of the one file in the value of a `FileUpload`.
-
-    ipywidgets 8 gives a tuple of files. Version 7, which Colab has, gives a dictionary by name.
-    """
-    if isinstance(value, dict):
-        name, file = next(iter(value.items()))
-        return name, bytes(file["content"])
-    return value[0]["name"], bytes(value[0]["content"])
+        return {**data, "text/plain": words}, metadata
 
 
 def upload_box(model, processor) -> UploadBox:
