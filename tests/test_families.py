@@ -222,6 +222,21 @@ def test_pictures_that_a_model_cannot_take_are_one_sentence(rt, tmp_path):
         models.logits(model, torch.zeros(1, 1, 30, 40))
 
 
+def test_pictures_that_do_not_fit_are_one_sentence_before_anything_is_computed(rt, tmp_path):
+    build(tmp_path / "m", "ViT, one channel")
+    model = models.load_with_new_head(NAMES, path=tmp_path / "m")
+    rows = [(torch.zeros(3, 64, 64), 0), (torch.zeros(3, 64, 64), 1), (torch.zeros(3, 64, 64), 2)]
+    loader = torch.utils.data.DataLoader(rows, batch_size=3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for use in (
+        lambda: training.evaluate(model, loader),
+        lambda: training.cache_features(model, loader),
+        lambda: training.fit(model, loader, loader, optimizer=optimizer, epochs=1),
+    ):
+        with pytest.raises(CourseError, match="takes pictures of 1 channel, but these have 3"):
+            use()
+
+
 def test_no_vit_is_one_sentence(rt, tmp_path):
     config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=3)
     model = transformers.ResNetForImageClassification(config)

@@ -356,13 +356,29 @@ def logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
         )
     try:
         with torch.no_grad():  # not `inference_mode`: BEiT keeps a table that training needs later
-            return model(pixel_values=pixels.to(model.device)).logits
+            return model(pixel_values=pixels.to(next(model.parameters()).device)).logits
+    except torch.OutOfMemoryError:
+        raise
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise CourseError(
             f"{type(model).__name__} cannot take pictures of {pixels.shape[3]} x "
             f"{pixels.shape[2]} pixels ({reason}): use the processor of this model."
         ) from None
+
+
+def check_input(model: nn.Module, pixels: torch.Tensor) -> None:
+    """Raise `CourseError` where a model cannot take such pictures; one of them is tried.
+
+    The model and the random numbers stay as they are.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()  # without dropout
+    try:
+        logits(model, pixels[:1])
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def top_classes(logits: torch.Tensor, model: nn.Module, k: int = 5) -> list:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from .. import runtime
+from .. import models, runtime
 from ..errors import CourseError, number, whole_number
 from .precision import autocast, fastest_attention
 
@@ -87,6 +87,8 @@ def evaluate(model: nn.Module, loader, desc: str = "evaluate") -> Evaluation:
         for batch in runtime.bar(loader, desc):
             pixels, truth = unpack(batch)
             check_labels(truth, model)
+            if not labels:
+                models.check_input(model, pixels)
             with autocast(device):
                 answer = model(pixel_values=pixels.to(device)).logits
             labels.append(truth.cpu())

@@ -42,6 +42,9 @@ def cache_features(model: nn.Module, loader, desc: str = "features"):
         with torch.no_grad(), fastest_attention(model):
             for batch in runtime.bar(loader, desc):
                 pixels, truth = unpack(batch)
+                if not labels:
+                    models.check_input(model, pixels)
+                    seen.clear()
                 with autocast(device):
                     model(pixel_values=pixels.to(device))
                 features.append(torch.cat(seen, dim=1))

@@ -126,6 +126,8 @@ class State:
             for batch in self.train_loader:
                 pixels, labels = unpack(batch)
                 check_labels(labels, self.model)
+                if not self.rates:
+                    models.check_input(self.model, pixels)
                 self.rates.append(self.optimizer.param_groups[0]["lr"])
                 yield pixels.to(self.device), labels.to(self.device)
                 self.bar.update()
