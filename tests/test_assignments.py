@@ -100,12 +100,18 @@ def hand_in(folder, name, notebook, stem):
     nbformat.write(notebook, target)
 
 
-def test_a_solved_submission_gets_all_points_and_an_empty_one_none(tmp_path, monkeypatch):
-    """On 01 as far as its first task, which takes seconds."""
-    task = tasks.of_notebook(STEM)[0]
+NEEDED = ("fetch", "setup")  # the cells of 01 that its task on calibration wants before it
+WRONG = "def ece(confidence, right, bins):\n    return 0.0"
+
+
+@pytest.fixture
+def released(tmp_path, monkeypatch):
+    """01 with one task only, as nbgrader releases it: `(folder, task, notebook)`."""
+    task = next(t for t in tasks.of_notebook(STEM) if t.__name__ == "CalibrationError")
     notebook = read(runner.NOTEBOOKS / f"{STEM}.ipynb")
-    last = notebook.cells.index(editions.task_cell(notebook, STEM, task))
-    notebook.cells = [c for c in notebook.cells[: last + 1] if c.id != "patches"]
+    wanted = (*NEEDED, editions.task_cell(notebook, STEM, task).id)
+    notebook.cells = [cell for cell in notebook.cells if cell.id in wanted]
+    assert [cell.id for cell in notebook.cells] == list(wanted)
     short = tmp_path / "short" / f"{STEM}.ipynb"
     short.parent.mkdir()
     nbformat.write(notebook, short)
@@ -113,19 +119,35 @@ def test_a_solved_submission_gets_all_points_and_an_empty_one_none(tmp_path, mon
     folder = tmp_path / "course"
     assignments.write([short], folder)
     nbgrader(folder, "generate_assignment", STEM, "--create")
-    empty = read(folder / "release" / STEM / f"{STEM}.ipynb")
-    solved, bad = copy.deepcopy(empty), copy.deepcopy(empty)
-    for edition, answer in ((solved, task.solution_code.strip()), (bad, "answer = 576")):
-        cell = cell_of(edition, task)
-        cell.source = cell.source.replace(task.stub.strip(), answer)
-    # Who changes the cell that grades gains nothing: nbgrader puts its own back.
-    bad.cells[-1].source = "pass"
-    for name, edition in (("ada", solved), ("bo", empty), ("cy", bad)):
-        hand_in(folder, name, edition, STEM)
+    return folder, task, read(folder / "release" / STEM / f"{STEM}.ipynb")
+
+
+def answered(notebook, task, answer):
+    """A copy of what was released with this answer in the place of the stub."""
+    edition = copy.deepcopy(notebook)
+    cell = cell_of(edition, task)
+    cell.source = cell.source.replace(task.stub.strip(), answer.strip())
+    return edition
+
+
+def test_a_solved_submission_gets_all_points_and_an_empty_one_none(released):
+    folder, task, empty = released
+    hand_in(folder, "ada", answered(empty, task, task.solution_code), STEM)
+    hand_in(folder, "bo", empty, STEM)
     points, most = grade(folder, STEM)
-    full = assignments.POINTS[task.difficulty]
-    assert most == full
-    assert points == {"ada": full, "bo": 0, "cy": 0}
+    assert most == assignments.POINTS[task.difficulty]
+    assert points == {"ada": most, "bo": 0}
+
+
+@pytest.mark.slow
+def test_who_changes_the_cell_that_grades_gains_nothing(released):
+    """nbgrader puts its own cell back."""
+    folder, task, empty = released
+    bad = answered(empty, task, WRONG)
+    bad.cells[-1].source = "pass"
+    hand_in(folder, "cy", bad, STEM)
+    points, _ = grade(folder, STEM)
+    assert points == {"cy": 0}
 
 
 @pytest.mark.slow

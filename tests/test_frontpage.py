@@ -13,7 +13,7 @@ from PIL import Image
 
 from course import __main__ as course_commands
 from course import frontpage
-from vit_helpers import cli
+from vit_helpers import cli, tasks
 from vit_helpers.errors import CourseError
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +48,7 @@ def visible(markdown):
 def test_the_readme_is_short_and_speaks_of_nothing_that_is_missing():
     assert len(visible(README).split()) <= 700
     assert not re.search(r"not (been )?(measured|tried|tested)|not yet|TODO", README)
+    assert ("Twenty tasks" in README) == (len(tasks.ALL) == 20)
 
 
 def documents():

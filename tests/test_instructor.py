@@ -35,6 +35,18 @@ def test_a_plan_adds_up_and_names_tasks_that_there_are(heading):
             assert work + TIMINGS[here[0].notebook] <= int(minutes), what
 
 
+def test_the_steps_that_a_page_names_are_in_the_notebooks():
+    when = (ROOT / "docs" / "when.md").read_text(encoding="utf-8")
+    named = re.findall(r"\b(0\d),? (?:from )?steps? (\d+)(?: to (\d+))?", GUIDE + when)
+    assert len(named) >= 5
+    for notebook, *numbers in named:
+        (path,) = runner.find([notebook])
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells)
+        steps = {int(n) for n in re.findall(r"^## (\d+)\. ", text, flags=re.M)}
+        assert {int(n) for n in numbers if n} <= steps, (notebook, numbers)
+
+
 def test_the_minutes_are_kept_by_device_and_notebook(monkeypatch, tmp_path):
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
     runner.record_timings([runner.Run("02_b", minutes=2.04)])
