@@ -69,7 +69,6 @@ CALLED = (
     "models",
     "training",
     "attention",
-    "faithfulness",
     "efficiency",
     "plots",
     "widgets",

@@ -46,15 +46,14 @@ class Colours(torch.utils.data.Dataset):
     def __init__(self, count=24, noise=0.3, brightness=1.0):
         self.labels = torch.arange(count) % 3
         self.noise = noise
-        self.brightness = brightness
+        self.pictures = torch.zeros(count, 3, 16, 16, dtype=torch.uint8)
+        self.pictures[range(count), self.labels] = round(255 * brightness)
 
     def __len__(self):
         return len(self.labels)
 
     def __getitem__(self, i):
-        picture = torch.zeros(3, 16, 16)
-        picture[self.labels[i]] = self.brightness
-        return picture + self.noise * torch.randn(3, 16, 16), self.labels[i]
+        return self.pictures[i] / 255 + self.noise * torch.randn(3, 16, 16), self.labels[i]
 
 
 def loaders(count=24, batch=10, noise=0.3, brightness=1.0, generator=True):

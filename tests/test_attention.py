@@ -87,7 +87,6 @@ def random_attention(pictures, layers, heads, tokens, seed):
 shapes = st.tuples(
     st.integers(1, 2), st.integers(1, 3), st.integers(1, 3), st.integers(2, 7), st.integers(0, 999)
 )
-fusions = st.sampled_from(attention.HEAD_FUSIONS)
 
 
 def test_maps_have_one_matrix_a_layer_picture_and_head_and_rows_sum_to_one(attn):
@@ -146,19 +145,6 @@ def test_grid_size_is_picture_by_patch_and_not_a_root(model):
     assert attention.grid_size(tiny(image_size=40)) == (5, 5)
 
 
-@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 5))
-def test_to_grid_drops_special_tokens_and_keeps_the_order(rows, columns, special):
-    row = torch.cat((torch.full((special,), -1.0), torch.arange(float(rows * columns))))
-    grid = attention.to_grid(row, (rows, columns))
-    assert grid.shape == (rows, columns)
-    assert grid.flatten().tolist() == list(range(rows * columns))
-
-
-def test_to_grid_refuses_too_few_tokens():
-    with pytest.raises(CourseError, match="10 tokens are too few for a grid of 4 x 3"):
-        attention.to_grid(torch.zeros(10), (4, 3))
-
-
 def test_upsample_covers_the_whole_picture():
     corner = torch.zeros(14, 14)
     corner[13, 13] = 1.0
@@ -169,38 +155,37 @@ def test_upsample_covers_the_whole_picture():
     assert attention.upsample(torch.rand(2, 5, 3, 4), (9, 8)).shape == (2, 5, 9, 8)
 
 
-@given(shapes, fusions)
+@given(shapes)
 @settings(max_examples=25, deadline=None)
-def test_rows_of_rollout_sum_to_one(shape, fusion):
-    result = attention.rollout(random_attention(*shape), fusion)
+def test_rows_of_rollout_sum_to_one(shape):
+    result = attention.rollout(random_attention(*shape))
     assert result.shape == (shape[0], shape[3], shape[3])
     assert (result >= 0).all()
     torch.testing.assert_close(result.sum(dim=-1), torch.ones_like(result[..., 0]))
 
 
-@given(shapes, fusions, st.randoms())
+@given(shapes, st.randoms())
 @settings(max_examples=25, deadline=None)
-def test_permuting_tokens_permutes_rollout(shape, fusion, random):
+def test_permuting_tokens_permutes_rollout(shape, random):
     attn = random_attention(*shape)
     order = list(range(shape[3]))
     random.shuffle(order)
-    permuted = attention.rollout(attn[..., order, :][..., order], fusion)
-    expected = attention.rollout(attn, fusion)[:, order][:, :, order]
+    permuted = attention.rollout(attn[..., order, :][..., order])
+    expected = attention.rollout(attn)[:, order][:, :, order]
     torch.testing.assert_close(permuted, expected)
 
 
-@given(shapes, fusions)
+@given(shapes)
 @settings(max_examples=25, deadline=None)
-def test_rollout_equals_a_plain_loop(shape, fusion):
+def test_rollout_equals_a_plain_loop(shape):
     pictures, layers, heads, tokens, _ = shape
     attn = random_attention(*shape)
-    result = attention.rollout(attn, fusion)
-    combine = {"mean": lambda x: sum(x) / len(x), "min": min, "max": max}[fusion]
+    result = attention.rollout(attn)
     everyone = range(tokens)
     for b in range(pictures):
         rolled = [[float(i == j) for j in everyone] for i in everyone]
         for layer in attn[b].tolist():
-            a = [[combine([layer[h][i][j] for h in range(heads)]) for j in everyone]
+            a = [[sum(layer[h][i][j] for h in range(heads)) / heads for j in everyone]
                  for i in everyone]  # fmt: skip
             a = [[0.5 * a[i][j] + 0.5 * (i == j) for j in everyone] for i in everyone]
             a = [[w / sum(row) for w in row] for row in a]
@@ -217,8 +202,7 @@ def test_rollout_of_a_model(attn):
     torch.testing.assert_close(result.sum(dim=-1), torch.ones(2, 25))
 
 
-@pytest.mark.parametrize("fusion", attention.HEAD_FUSIONS)
-def test_rollout_equals_a_published_package(fusion):
+def test_rollout_equals_a_published_package():
     pytest.importorskip("cv2", reason="fast-vit-rollout needs OpenCV")
     package = pytest.importorskip("fast_vit_rollout", reason="pip install fast-vit-rollout")
 
@@ -236,13 +220,8 @@ def test_rollout_equals_a_published_package(fusion):
 
     attn = random_attention(2, 4, 3, 9, seed=5).float()
     # It discards after adding the identity and we before, so they agree where nothing is discarded.
-    theirs = package.ViTAttentionRollout(Layers(4), head_fusion=fusion, discard_ratio=0.0)(attn)
-    torch.testing.assert_close(attention.rollout(attn, fusion), theirs, atol=1e-5, rtol=0)
-
-
-def test_rollout_refuses_an_unknown_fusion(attn):
-    with pytest.raises(CourseError, match="'median'.*'mean', 'min', 'max'"):
-        attention.rollout(attn, head_fusion="median")
+    theirs = package.ViTAttentionRollout(Layers(4), head_fusion="mean", discard_ratio=0.0)(attn)
+    torch.testing.assert_close(attention.rollout(attn), theirs, atol=1e-5, rtol=0)
 
 
 # --- every kind of model, every size of picture ---------------------------------------------------
@@ -258,7 +237,6 @@ def test_every_method_works_with_any_special_tokens_and_any_size(family, size):
     tokens = special + grid[0] * grid[1]
     attn = attention.maps(model, pixels)
     assert attn.shape == (2, 3, 4, tokens, tokens)
-    assert attention.to_grid(attn, grid).shape == (2, 3, 4, tokens, *grid)
     assert attention.rollout(attn).shape == (2, tokens, tokens)
     assert attention.relevance(model, pixels).shape == (2, tokens, tokens)
 
@@ -412,7 +390,7 @@ def test_permuting_patches_permutes_every_map(nowhere, order, method):
     moved = moved.reshape(1, 3, 48, 32)
     ask = {
         "maps": lambda p: attention.maps(model, p)[:, 1, 2],
-        "rollout": lambda p: attention.rollout(attention.maps(model, p), "max"),
+        "rollout": lambda p: attention.rollout(attention.maps(model, p)),
         "relevance": lambda p: attention.relevance(model, p, 1),
     }[method]
     before, after = ask(pixels)[0, 0, 1:], ask(moved)[0, 0, 1:]

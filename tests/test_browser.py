@@ -52,7 +52,7 @@ np.save("attn.npy", attn.numpy())
 extra = {"rollout": rollout, "a map from [CLS] only": rollout[0]}
 explorer.explore(photo, attn, grid, extra)
 """,
-    "show_source(attention.fuse_heads)",
+    "show_source(attention.upsample)",
 )
 UPLOAD = """
 from vit_helpers import models, runtime, widgets
@@ -240,7 +240,7 @@ def test_formulas_are_drawn_without_a_script(chromium, folder):
 
 def is_code(tab):
     """Whether the source that is shown is set in letters of one width, with its lines unbroken."""
-    source = tab.get_by_text("def fuse_heads").locator("xpath=ancestor-or-self::pre")
+    source = tab.get_by_text("def upsample").locator("xpath=ancestor-or-self::pre")
     letters = "(pre) => getComputedStyle(pre).fontFamily"
     return "monospace" in source.last.evaluate(letters)
 

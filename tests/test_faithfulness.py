@@ -3,28 +3,23 @@
 import pytest
 import torch
 
-from vit_helpers import faithfulness
+from vit_helpers import attention
 from vit_helpers.errors import CourseError
-
-
-def test_area_is_the_mean_height():
-    curves = torch.tensor([[0.4, 0.4, 0.4], [1.0, 0.5, 0.0], [0.0, 0.0, 1.0]])
-    assert faithfulness.area(curves).tolist() == pytest.approx([0.4, 0.5, 0.25])
 
 
 def test_the_interval_is_the_one_of_the_books():
     # Ten values 1..10: mean 5.5, deviation 3.0277; t(0.975, 9) = 2.2622.
-    mean, half = faithfulness.mean_interval(torch.arange(1.0, 11))
+    mean, half = attention.mean_interval(torch.arange(1.0, 11))
     assert (mean, half) == (pytest.approx(5.5), pytest.approx(2.2622 * 3.0277 / 10**0.5, abs=1e-3))
     with pytest.raises(CourseError, match="at least 2 pictures"):
-        faithfulness.mean_interval(torch.ones(1))
+        attention.mean_interval(torch.ones(1))
 
 
 def test_the_interval_holds_the_truth_in_95_of_100_cases():
     generator = torch.Generator().manual_seed(0)
     held = 0
     for _ in range(1000):
-        mean, half = faithfulness.mean_interval(torch.randn(12, generator=generator))
+        mean, half = attention.mean_interval(torch.randn(12, generator=generator))
         held += abs(mean) <= half
     assert held / 1000 == pytest.approx(0.95, abs=0.02)
 
@@ -49,7 +44,7 @@ MEASURED = {
 
 
 def test_methods_are_compared_picture_by_picture():
-    table = faithfulness.table(MEASURED)
+    table = attention.faithfulness(MEASURED)
     assert list(table.index) == ["good", "random", "centre"]
     assert table.loc["good", "deletion"] == pytest.approx(0.2)
     assert table.loc["good", "insertion"] == pytest.approx(2.3 / 3)
@@ -61,20 +56,21 @@ def test_methods_are_compared_picture_by_picture():
 
 def test_the_intervals_hold_for_all_comparisons_together():
     gain = torch.tensor([0.6, 0.5, 0.7])
-    _, half = faithfulness.mean_interval(gain, level=1 - 0.05 / 4)  # two methods, two references
-    table = faithfulness.table(MEASURED)
+    _, half = attention.mean_interval(gain, level=1 - 0.05 / 4)  # two methods, two references
+    table = attention.faithfulness(MEASURED)
     assert table.loc["good", "over random ±"] == pytest.approx(half)
-    assert half > faithfulness.mean_interval(gain)[1]
+    assert half > attention.mean_interval(gain)[1]
 
 
 def test_a_reference_that_was_not_measured_is_refused():
-    with pytest.raises(CourseError, match="reference is 'blur'.*'good', 'random', 'centre'"):
-        faithfulness.table(MEASURED, references=("blur",))
+    blind = {kind: {"good": curves_["good"]} for kind, curves_ in MEASURED.items()}
+    with pytest.raises(CourseError, match="reference is 'random'.*'good'"):
+        attention.faithfulness(blind)
 
 
 def test_the_map_of_the_centre_is_even_on_all_sides():
-    centre = faithfulness.centre_maps(2, (3, 5))
+    centre = attention.centre_maps(2, (3, 5))
     assert centre.shape == (2, 3, 5)
     assert divmod(int(centre[0].argmax()), 5) == (1, 2)
     assert torch.equal(centre[0], centre[0].flip(0, 1))
-    assert faithfulness.centre_maps(1, (1, 1)).tolist() == [[[1.0]]]
+    assert attention.centre_maps(1, (1, 1)).tolist() == [[[1.0]]]

@@ -348,7 +348,7 @@ def faithfulness(measured: dict, table) -> Plot:
 
     Args:
         measured: `{"deletion": {name: (N, steps + 1)}, "insertion": {...}}`, probabilities.
-        table: From `faithfulness.table`: the columns `over random` and `over random ±`.
+        table: From `attention.faithfulness`: the columns `over random` and `over random ±`.
     """
     plot, axes = new_plot(2, 2, size=(9, 6.6))
     texts = (("deletion", "hidden", "lower is better"), ("insertion", "shown", "higher is better"))

@@ -6,34 +6,9 @@ another day needs in `checkpoint`, judging in `metrics`, training on cached feat
 
 from .history import History
 from .loop import SCHEDULES, fit
-from .metrics import (
-    Evaluation,
-    evaluate,
-    most_confused,
-    paired_difference,
-    wilson_interval,
-)
-from .precision import autocast
+from .metrics import Evaluation, evaluate, most_confused, paired_difference, wilson_interval
 from .probes import cache_features, few_per_class, linear_probe, train_head
 from .state import OutOfMemory, parameter_groups
-
-__all__ = [
-    "SCHEDULES",
-    "Evaluation",
-    "History",
-    "OutOfMemory",
-    "autocast",
-    "cache_features",
-    "evaluate",
-    "few_per_class",
-    "fit",
-    "linear_probe",
-    "most_confused",
-    "paired_difference",
-    "parameter_groups",
-    "train_head",
-    "wilson_interval",
-]
 
 # Names of the first edition, and what to use now.
 _GONE = {

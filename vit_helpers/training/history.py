@@ -20,16 +20,17 @@ class History:
     steps: list[dict] = field(default_factory=list)
     interrupted: bool = False
 
-    @property
-    def best(self) -> dict:
-        """The row with the highest validation accuracy; the lower loss breaks ties."""
-        self._check()
-        return max(self.rows, key=lambda r: (r["validation accuracy"], -r["validation loss"]))
+    def add_steps(self, pairs) -> None:
+        """Append steps from pairs of loss and learning rate."""
+        for step, (loss, rate) in enumerate(pairs, len(self.steps) + 1):
+            self.steps.append({"step": step, "loss": loss, "learning rate": float(rate)})
 
     @property
     def best_epoch(self) -> int:
-        """The number of that epoch."""
-        return self.best["epoch"]
+        """The epoch with the highest validation accuracy; the lower loss breaks ties."""
+        self._check()
+        best = max(self.rows, key=lambda r: (r["validation accuracy"], -r["validation loss"]))
+        return best["epoch"]
 
     def to_frame(self):
         """The rows as a pandas `DataFrame` of plain numbers, indexed by epoch."""
@@ -41,11 +42,10 @@ class History:
     def table(self):
         """The same for readers: rounded, accuracies in percent."""
         frame = self.to_frame()
-        columns = ["train loss", "validation loss", "train accuracy", "validation accuracy"]
-        table = frame[columns].copy()
-        for name in columns[2:]:
-            table[f"{name}, %"] = (100 * table.pop(name)).round(1)
-        return table.round(3).assign(**{"images/s": frame["images/s"].round().astype(int)})
+        table = frame[["train loss", "validation loss"]].round(3)
+        for name in ("train accuracy", "validation accuracy"):
+            table[f"{name}, %"] = (100 * frame[name]).round(1)
+        return table.assign(**{"images/s": frame["images/s"].round().astype(int)})
 
     def _check(self) -> None:
         if not self.rows:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from .. import models, runtime
-from ..errors import CourseError, number, whole_number
+from ..errors import CourseError, whole_number
 from .precision import autocast, fastest_attention
 
 
@@ -35,14 +35,9 @@ class Evaluation:
         return self.logits.softmax(1).amax(1)
 
     @property
-    def right(self) -> torch.Tensor:
-        """For each picture whether the prediction is right, (N,) of bool."""
-        return self.predictions == self.labels
-
-    @property
     def correct(self) -> int:
         """How many predictions are right."""
-        return int(self.right.sum())
+        return int((self.predictions == self.labels).sum())
 
     @property
     def accuracy(self) -> float:
@@ -59,22 +54,21 @@ class Evaluation:
         """Mean cross-entropy over all pictures."""
         return float(cross_entropy(self.logits, self.labels))
 
-    def top(self, k: int) -> float:
-        """Share of pictures whose true class is among the `k` highest scores."""
-        best = self.logits.topk(min(k, self.logits.shape[1]), dim=1).indices
-        return float((best == self.labels[:, None]).any(1).float().mean())
 
-
-def evaluate(model: nn.Module, loader, desc: str = "evaluate") -> Evaluation:
+def evaluate(
+    model: nn.Module, loader, desc: str = "evaluate", *, any_label: bool = False
+) -> Evaluation:
     """Let a model answer on every picture of a loader, without learning.
 
     Args:
         model: A ViT classifier.
         loader: Yields `(pixel_values, labels)`, or dictionaries with these two names.
         desc: Title of the bar.
+        any_label: Whether a label may have no output in the head.
 
     Raises:
-        CourseError: If the loader is empty or a label has no output in the head.
+        CourseError: If the loader is empty, a label has no output in the head, or the model
+            cannot take such pictures.
     """
     if len(loader) == 0:
         raise CourseError("There are no pictures to evaluate on: the loader is empty.")
@@ -86,7 +80,8 @@ def evaluate(model: nn.Module, loader, desc: str = "evaluate") -> Evaluation:
     with torch.no_grad(), fastest_attention(model):
         for batch in runtime.bar(loader, desc):
             pixels, truth = unpack(batch)
-            check_labels(truth, model)
+            if not any_label:
+                check_labels(truth, model)
             if not labels:
                 models.check_input(model, pixels)
             with autocast(device):
@@ -126,31 +121,21 @@ def check_labels(labels: torch.Tensor, model: nn.Module) -> None:
         )
 
 
-def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Where the true accuracy lies, given `correct` of `n` right answers.
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """Where the true accuracy lies in 95 of 100 cases, given `correct` of `n` right answers.
 
     Wilson's score interval (1927) stays within 0 and 1 and holds for small `n` and for shares
     near 0 or 1, where "share plus or minus two deviations" does not.
-
-    Args:
-        correct: Right answers.
-        n: All answers, at least 1.
-        confidence: Share of such experiments in which the interval holds the truth.
-
-    Returns:
-        `(low, high)`, both within 0 and 1.
     """
     from scipy.stats import binomtest
 
     n = whole_number("n", n, 1)
     correct = whole_number("correct", correct, 0, n)
-    if number("confidence", confidence, above=0, most=1) == 1:
-        return 0.0, 1.0
-    low, high = binomtest(correct, n).proportion_ci(confidence, method="wilson")
+    low, high = binomtest(correct, n).proportion_ci(method="wilson")
     return float(low), float(high)
 
 
-def paired_difference(right_a, right_b, seed: int = 0) -> tuple[float, float, float, float]:
+def paired_difference(right_a, right_b) -> tuple[float, float, float, float]:
     """By how much one way beats another on the same pictures, and whether that is chance.
 
     Two separate intervals often overlap although one way is clearly better: the pictures that
@@ -161,7 +146,6 @@ def paired_difference(right_a, right_b, seed: int = 0) -> tuple[float, float, fl
         right_a: Whether each answer of the first way is right, (pictures,) or, with several
             trainings, (seeds, pictures).
         right_b: The same of the second way, for the same pictures in the same order.
-        seed: Of the draws below.
 
     Returns:
         `(difference, low, high, p)`: share right of a minus share right of b; its 95 % interval,
@@ -176,7 +160,7 @@ def paired_difference(right_a, right_b, seed: int = 0) -> tuple[float, float, fl
         )
     per_picture = a.mean(0) - b.mean(0)
     n, draws = len(per_picture), 10_000
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     difference = per_picture.mean()
     means, swapped = [], []
     for _ in range(draws // 100):  # a hundred at a time, so that the arrays stay small
@@ -198,7 +182,6 @@ def most_confused(matrix, count: int) -> list[tuple[int, int, int]]:
     mistakes = np.array(matrix)
     np.fill_diagonal(mistakes, 0)
     order = np.argsort(-mistakes, axis=None, kind="stable")[: whole_number("count", count, 0)]
-    pairs = [divmod(int(index), len(mistakes)) for index in order]
-    return [
-        (row, column, int(mistakes[row, column])) for row, column in pairs if mistakes[row, column]
-    ]
+    rows, columns = np.unravel_index(order, mistakes.shape)
+    found = zip(rows.tolist(), columns.tolist(), mistakes[rows, columns].tolist(), strict=True)
+    return [mistake for mistake in found if mistake[2]]

@@ -9,9 +9,9 @@ from .. import models, runtime
 
 
 def autocast(device: torch.device):
-    """The context in which a forward pass computes in the fast number format of a device.
+    """The context in which large products are computed in 16 bits where the hardware can.
 
-    Large products are computed in 16 bits where the hardware can; weights and sums stay in 32.
+    Weights and sums stay in 32.
     """
     dtype = runtime.current().precision
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
@@ -37,10 +37,7 @@ def fastest_attention(model: nn.Module):
 
 
 def train_mode(model: nn.Module) -> None:
-    """Put a model in training mode, but its frozen parts in evaluation mode.
-
-    A frozen block then behaves as it will in use, without dropout.
-    """
+    """Training mode, but evaluation mode for frozen parts: no dropout there, as in use."""
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())

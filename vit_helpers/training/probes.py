@@ -7,53 +7,40 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from .. import models, runtime
+from .. import models
 from ..errors import CourseError, number, whole_number
-from .metrics import unpack
-from .precision import autocast, fastest_attention
+from .metrics import evaluate
 
 
-def cache_features(model: nn.Module, loader, desc: str = "features"):
+def cache_features(model: nn.Module, loader):
     """What the head sees of every picture: for a ViT, the [CLS] token after the last LayerNorm.
 
     Args:
         model: A ViT classifier.
-        loader: Yields `(pixel_values, labels)`, or dictionaries with these two names; without
-            augmentation and in a fixed order.
-        desc: Title of the bar.
+        loader: As for `evaluate`; without augmentation and in a fixed order.
 
     Returns:
         `(features (N, width), labels (N,))` as NumPy arrays, ready for scikit-learn.
 
     Raises:
-        CourseError: If the loader is empty.
+        CourseError: If the loader is empty or the model cannot take such pictures.
     """
-    if len(loader) == 0:
-        raise CourseError("There are no pictures to compute features of: the loader is empty.")
-    model.eval()
-    device = next(model.parameters()).device
     head = models.head(model)
-    features, labels, seen = [], [], []
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].float().cpu()))
-        for layer in (head if isinstance(head, nn.ModuleList) else [head])  # a DeiT may have two
-    ]
+    layers = head if isinstance(head, nn.ModuleList) else [head]  # a DeiT may have two
+    seen: list[list[torch.Tensor]] = [[] for _ in layers]
+
+    def keep(i):  # a copy: the input is a view of all tokens
+        return lambda layer, inputs: seen[i].append(inputs[0].to("cpu", torch.float32, copy=True))
+
+    hooks = [layer.register_forward_pre_hook(keep(i)) for i, layer in enumerate(layers)]
     try:
-        with torch.no_grad(), fastest_attention(model):
-            for batch in runtime.bar(loader, desc):
-                pixels, truth = unpack(batch)
-                if not labels:
-                    models.check_input(model, pixels)
-                    seen.clear()
-                with autocast(device):
-                    model(pixel_values=pixels.to(device))
-                features.append(torch.cat(seen, dim=1))
-                seen.clear()
-                labels.append(truth.cpu())
+        labels = evaluate(model, loader, "features", any_label=True).labels
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.cat(features).numpy(), torch.cat(labels).numpy()
+    # `evaluate` tries one picture first: the last rows are those of the set.
+    features = [torch.cat(part)[-len(labels) :] for part in seen]
+    return torch.cat(features, dim=1).numpy(), labels.numpy()
 
 
 def linear_probe(features, labels):
@@ -83,15 +70,14 @@ def linear_probe(features, labels):
         return probe.fit(features, labels)
 
 
-def train_head(features, labels, *, lr: float, steps: int, batch: int = 32, seed: int = 0):
-    """Train a new head alone on cached features: a second for all steps.
+def train_head(features, labels, *, lr: float, steps: int, seed: int = 0):
+    """Train a new head alone on cached features, 32 drawn at random a step: a second for all.
 
     Args:
         features: (N, width), as from `cache_features`.
         labels: (N,).
         lr: Highest learning rate of AdamW; a tenth of the steps are warm-up, then a cosine.
         steps: Number of batches.
-        batch: Features in a batch, drawn at random.
         seed: Of the first weights and the draws.
 
     Returns:
@@ -100,7 +86,6 @@ def train_head(features, labels, *, lr: float, steps: int, batch: int = 32, seed
     from transformers import get_scheduler
 
     lr, steps = number("lr", lr, least=0), whole_number("steps", steps, 1)
-    batch = whole_number("batch", batch, 1)
     features, labels = (torch.from_numpy(part) for part in _checked(features, labels))
     generator = torch.Generator().manual_seed(whole_number("seed", seed, 0))
     head = nn.Linear(features.shape[1], int(labels.max()) + 1)
@@ -109,7 +94,7 @@ def train_head(features, labels, *, lr: float, steps: int, batch: int = 32, seed
     optimizer = torch.optim.AdamW(head.parameters(), lr=lr)
     scheduler = get_scheduler("cosine", optimizer, steps // 10, steps)
     for _ in range(steps):
-        chosen = torch.randint(len(labels), (batch,), generator=generator)
+        chosen = torch.randint(len(labels), (32,), generator=generator)
         loss = cross_entropy(head(features[chosen]), labels[chosen])
         optimizer.zero_grad()
         loss.backward()
@@ -127,7 +112,7 @@ def few_per_class(labels, count: int, seed: int = 0) -> np.ndarray:
     labels = np.asarray(labels)
     count = whole_number("count", count, 1)
     random = np.random.default_rng(whole_number("seed", seed, 0))
-    chosen = []
+    chosen = [np.array([], dtype=int)]
     for label in np.unique(labels):
         indices = np.flatnonzero(labels == label)
         if len(indices) < count:
@@ -135,8 +120,6 @@ def few_per_class(labels, count: int, seed: int = 0) -> np.ndarray:
                 f"Class {label} has {len(indices)} pictures, not {count}: ask for fewer."
             )
         chosen.append(random.choice(indices, count, replace=False))
-    if not chosen:
-        raise CourseError("There are no labels to choose from.")
     return np.sort(np.concatenate(chosen))
 
 

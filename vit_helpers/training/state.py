@@ -72,10 +72,12 @@ class State:
         self.recipe["batches"] = len(train_loader)
         self.optimizer, self.train_loader, self.val_loader = optimizer, train_loader, val_loader
         self.device = next(model.parameters()).device
+        self.generator = getattr(train_loader, "generator", None)
+        several = dist.is_available() and dist.is_initialized()
+        self.rank, self.processes = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
         self.history = History()
         self.folder: Path | None = None
-        self.saved_epoch = 0
-        self.kept_epoch = 0
+        self.saved_epoch = self.kept_epoch = 0
         self.kept = self._weights()
         self.first_optimizer = copy.deepcopy(optimizer.state_dict())
 
@@ -147,13 +149,13 @@ class State:
     def finish_epoch(self, val: Evaluation) -> None:
         """Add a row to the history, keep the weights if they are the best, save, print a line."""
         losses = torch.stack(self.losses).tolist()
-        for step, loss in enumerate(losses, 1):
-            self._check_loss(loss, step)
-        self._check_loss(val.loss, len(losses))
-        seen = sum(self.sizes)
+        for step, loss in enumerate([*losses, val.loss], 1):
+            self._check_loss(loss, min(step, len(losses)))
         loss_sum = sum(loss * size for loss, size in zip(losses, self.sizes, strict=True))
-        mine = [loss_sum, float(self.correct), seen, val.loss * len(val.labels), val.correct]
-        totals = self._over_processes([*mine, len(val.labels)])
+        learnt = [loss_sum, float(self.correct), sum(self.sizes)]
+        judged = [val.loss * len(val.labels), val.correct, len(val.labels)]
+        parts = self._of_every_process(learnt + judged)
+        totals = [sum(numbers) for numbers in zip(*parts, strict=True)]
         row = {
             "epoch": self.epoch,
             "train loss": totals[0] / totals[2],
@@ -166,11 +168,7 @@ class State:
         }
         if History([*self.history.rows, row]).best_epoch == self.epoch:
             self.kept, self.kept_epoch = self._weights(), self.epoch
-        first = len(self.history.steps) + 1
-        self.history.steps += [
-            {"step": step, "loss": loss, "learning rate": float(rate)}
-            for step, (loss, rate) in enumerate(zip(losses, self.rates, strict=True), first)
-        ]
+        self.history.add_steps(zip(losses, self.rates, strict=True))
         self.history.rows.append(row)
         if self.folder is not None:
             self.save()
@@ -184,8 +182,8 @@ class State:
 
     def save(self) -> None:
         """Write the checkpoint. Of several processes the first one writes, for all."""
-        random = self._random_states()
-        if self.folder and self._rank() == 0:
+        random = self._of_every_process(self._random_state())
+        if self.folder and self.rank == 0:
             weights = self.model.state_dict()
             last_is_best = self.kept_epoch == len(self.history.rows)
             state = {
@@ -202,15 +200,15 @@ class State:
                 "random": random,
             }
             checkpoint.write(self.folder, state)
-        if self._processes() > 1:
+        if self.processes > 1:
             dist.barrier()
         self.saved_epoch = len(self.history.rows)
 
     def _begin(self, folder: Path | None) -> None:
         seed = self.recipe["seed"]
-        torch.manual_seed(seed + self._rank())  # each process augments in its own way
-        if (generator := self._generator()) is not None:
-            generator.manual_seed(seed)  # and all agree on the order of the pictures
+        torch.manual_seed(seed + self.rank)  # each process augments in its own way
+        if self.generator is not None:
+            self.generator.manual_seed(seed)  # and all agree on the order of the pictures
         self.folder = folder
         if folder is None:
             return
@@ -218,31 +216,27 @@ class State:
             self.model, self.optimizer, self.train_loader, self.val_loader, self.recipe
         )
         if (state := checkpoint.read(folder)) is not None:
-            checkpoint.check_same_run(state, self.run, self.model)
+            if self.rank == 0:  # the others judge by other validation pictures
+                checkpoint.check_same_run(state, self.run, self.model)
             self._load(state)
         checkpoint.started_from[self.model] = self.run["start"]
         if len(self.history.rows) < self.recipe["epochs"]:
             checkpoint.prepare(folder, self.model)
 
     def _load(self, state: dict) -> None:
-        self.run = state["run"]
-        self.kept, self.kept_epoch = state["best"], state["best epoch"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.history.rows = state["rows"]
-        self.history.steps = [
-            {"step": step, "loss": loss, "learning rate": rate}
-            for step, (loss, rate) in enumerate(state["steps"], 1)
-        ]
-        self.saved_epoch = len(self.history.rows)
-        if len(state["random"]) != self._processes():
+        if len(state["random"]) != self.processes:
             raise CourseError(
                 f"The checkpoint is of {len(state['random'])} processes, this run has "
-                f"{self._processes()}: start as many, or use another folder."
+                f"{self.processes}: start as many, or use another folder."
             )
-        self._set_random_state(state["random"][self._rank()])
+        self.run = state["run"]
+        self.kept, self.kept_epoch = state["best"], state["best epoch"]
+        for part in ("model", "optimizer", "scheduler", "scaler"):
+            getattr(self, part).load_state_dict(state[part])
+        self.history.rows = state["rows"]
+        self.history.add_steps(state["steps"])
+        self.saved_epoch = len(self.history.rows)
+        self._set_random_state(state["random"][self.rank])
         self._print(f"Going on after epoch {self.saved_epoch} of {self.recipe['epochs']}.")
 
     def _weights(self) -> dict:
@@ -266,45 +260,28 @@ class State:
 
     # --- random numbers, and several processes -------------------------------------------------
 
-    def _generator(self):
-        return getattr(self.train_loader, "generator", None)
-
-    def _random_states(self) -> list[dict]:
-        generator = self._generator()
-        mine = {
+    def _random_state(self) -> dict:
+        return {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "loader": None if generator is None else generator.get_state(),
+            "loader": None if self.generator is None else self.generator.get_state(),
         }
-        everybody = [mine] * self._processes()
-        if self._processes() > 1:
-            dist.all_gather_object(everybody, mine)
-        return everybody
 
     def _set_random_state(self, state: dict) -> None:
         torch.set_rng_state(state["torch"])
         if torch.cuda.is_available() and state["cuda"]:
             torch.cuda.set_rng_state_all(state["cuda"])
-        if state["loader"] is not None and self._generator() is not None:
-            self._generator().set_state(state["loader"])
+        if state["loader"] is not None and self.generator is not None:
+            self.generator.set_state(state["loader"])
 
-    def _over_processes(self, sums: list[float]) -> list[float]:
-        if self._processes() == 1:
-            return sums
-        everybody: list = [None] * self._processes()
-        dist.all_gather_object(everybody, sums)
-        return [sum(parts) for parts in zip(*everybody, strict=True)]
-
-    @staticmethod
-    def _processes() -> int:
-        return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-    @staticmethod
-    def _rank() -> int:
-        return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    def _of_every_process(self, mine) -> list:
+        everybody: list = [mine] * self.processes
+        if self.processes > 1:
+            dist.all_gather_object(everybody, mine)
+        return everybody
 
     def _print(self, text: str) -> None:
-        if self._rank() == 0:
+        if self.rank == 0:
             print(text, flush=True)
 
 
@@ -329,13 +306,12 @@ def check_run(model: nn.Module, optimizer, train_loader, val_loader) -> None:
     learns = {id(p) for p in models.trainable(model)}
     if not learns:
         raise CourseError("Every parameter is frozen: unfreeze the head, or nothing can learn.")
-    moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not learns & moved:
+    groups = optimizer.param_groups
+    if not learns & {id(p) for group in groups for p in group["params"]}:
         raise CourseError(
             "The optimizer has none of the parameters of this model that can learn: build it "
             "after the model, from model.parameters()."
         )
-    groups = optimizer.param_groups
     rates = [number("lr", group.get("initial_lr", group["lr"]), least=0) for group in groups]
     if not any(rates):
         raise CourseError("Every learning rate is 0, so nothing would learn: give one above 0.")
