@@ -79,7 +79,7 @@ def flowers_from_scratch() -> float:
         moving = data.train_transform(processor, scale=(0.6, 1.0))
         transform = moving if learns else data.eval_transform(processor)
         pictures = data.PictureSet(part, transform)
-        loaders[name] = data.loader(pictures, FLOWERS["batch"], shuffle=learns, seed=rt.seed)
+        loaders[name] = data.loader(pictures, FLOWERS["batch"], shuffle=learns)
     config = AutoConfig.from_pretrained(
         rt.locate("classifier"), **models.label_maps(data.class_names(flowers["train"]))
     )

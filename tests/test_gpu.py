@@ -56,7 +56,7 @@ def fitted(count=160, batch=32):
     runtime.seed_everything(0)
     pictures = pictures_of(count, factories.processor())
     model = models.load_with_new_head(data.class_names(factories.load_dataset("cifar10")["train"]))
-    loader = data.loader(pictures, batch, shuffle=True, seed=0)
+    loader = data.loader(pictures, batch, shuffle=True)
     optimizer = torch.optim.AdamW(training.parameter_groups(model, 5e-5, 1e-3))
     val_loader = data.loader(pictures, batch)
     return model, training.fit(model, loader, val_loader, optimizer=optimizer, epochs=1)
@@ -105,7 +105,7 @@ def test_fine_tuning_is_faster_in_the_cards_own_format(rt, large, monkeypatch):
 
     def rate(precision):
         monkeypatch.setattr(runtime, "_current", dataclasses.replace(rt, precision=precision))
-        loader = data.loader(pictures, 32, shuffle=True, seed=0)
+        loader = data.loader(pictures, 32, shuffle=True)
         # Two epochs: the first one also wakes the card.
         optimizer = torch.optim.AdamW(large.parameters(), lr=1e-6)
         val_loader = data.loader(pictures, 32)

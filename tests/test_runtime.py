@@ -58,6 +58,24 @@ def test_current_before_setup_says_what_to_do(monkeypatch):
         runtime.current()
 
 
+def test_a_bar_asks_a_loader_for_its_batches_once():
+    class Loader:
+        asked = 0
+
+        def __len__(self):
+            return 3
+
+        def __iter__(self):
+            self.asked += 1  # workers would start here
+            return iter("abc")
+
+    loader = Loader()
+    bar = runtime.bar(loader)
+    assert bar.total == 3
+    assert list(bar) == list("abc")
+    assert loader.asked == 1
+
+
 def test_bars_are_silent_under_test(capfd):
     assert list(runtime.bar(range(3), "count")) == [0, 1, 2]
     assert capfd.readouterr() == ("", "")

@@ -402,4 +402,10 @@ def bar(iterable=None, desc: str = "", **kwargs):
     """A tqdm bar over `iterable` that is silent where bars are off."""
     from tqdm.auto import tqdm
 
+    def once(items):  # tqdm asks twice for an iterator, and a loader would start workers twice
+        yield from items
+
+    if iterable is not None:
+        kwargs.setdefault("total", len(iterable) if hasattr(iterable, "__len__") else None)
+        iterable = once(iterable)
     return tqdm(iterable, desc=desc, disable=not bars_on(), leave=False, **kwargs)

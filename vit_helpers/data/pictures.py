@@ -200,14 +200,13 @@ class _Files(Sequence):
         return after < before
 
 
-def loader(pictures, batch_size: int, shuffle: bool = False, seed: int = 0):
-    """A `DataLoader` of `(pixel_values (B, 3, H, W), labels (B,))` with its own seed.
+def loader(pictures, batch_size: int, shuffle: bool = False):
+    """A `DataLoader` of `(pixel_values (B, 3, H, W), labels (B,))` with its own order.
 
     Args:
         pictures: A `PictureSet`, or any data set of `(pixel_values, label)`.
         batch_size: Pictures in a batch; the last one may be smaller.
-        shuffle: Whether to draw a new order for each pass.
-        seed: Of that order.
+        shuffle: Whether to draw a new order for each pass. `training.fit` seeds it.
 
     Raises:
         CourseError: If the set is empty.
@@ -220,7 +219,7 @@ def loader(pictures, batch_size: int, shuffle: bool = False, seed: int = 0):
         pictures,
         batch_size=whole_number("batch_size", batch_size, least=1),
         shuffle=shuffle,
-        generator=torch.Generator().manual_seed(whole_number("seed", seed)),
+        generator=torch.Generator().manual_seed(runtime.current().seed),
         num_workers=workers,
         persistent_workers=workers > 0,
         collate_fn=_finished,
