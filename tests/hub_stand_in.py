@@ -325,10 +325,9 @@ def as_published() -> dict[str, bytes]:
     photo = Image.open(io.BytesIO(_photo())).convert("RGB")
     processor = ViTImageProcessorPil(image_mean=[0.5] * 3, image_std=[0.5] * 3)
     with torch.no_grad():
-        pixels = processor(images=photo, return_tensors="pt")["pixel_values"]
-        bias = model.classifier.bias
-        bias[: len(PUBLISHED_LOGITS)] += torch.tensor(PUBLISHED_LOGITS)
-        bias[: len(PUBLISHED_LOGITS)] -= model(pixels).logits[0, : len(PUBLISHED_LOGITS)]
+        given = model(**processor(images=photo, return_tensors="pt")).logits[0]
+        wanted, bias = torch.tensor(PUBLISHED_LOGITS), model.classifier.bias
+        bias[: len(wanted)] += wanted - given[: len(wanted)]
         bias[285] = 30  # an Egyptian cat
     files = content()[0] | _model(model, names | PUBLISHED_NAMES)
     files["/val2017/000000039769.jpg"] = _photo()  # as a proxy is asked for it

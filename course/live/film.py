@@ -14,7 +14,7 @@ from vit_helpers.errors import CourseError
 from .. import runner
 
 PHOTO = "dog and cat"
-VIEW = {"width": 1040, "height": 640}  # as stored: the words of the page stay sharp
+VIEW = {"width": 1040, "height": 680}  # as stored: the words of the page stay sharp
 QUALITY = 82
 POINTS = ((0.44, 0.22), (0.30, 0.45), (0.80, 0.60))  # of width and height: patches to ask
 SECONDS = {"step": 3.2, "more": 1.3}
@@ -72,11 +72,14 @@ def _play(page) -> list[tuple[bytes, float]]:
 
     page.wait_for_function(READY)
     page.click("#start-tour")
+    page.mouse.move(0, 0)
     shoot("more")
     page.get_by_label(f"Photograph: {PHOTO}", exact=True).click()
+    page.mouse.move(0, 0)
     shoot("step")
     for _ in range(1, page.locator("#tour-steps > div").count()):
         page.click("#tour-next")
+        page.mouse.move(0, 0)
         shoot("step")
         place = page.locator("#tour-steps > div:visible").get_attribute("data-place")
         if place == "attention":  # ask some patches
@@ -84,7 +87,6 @@ def _play(page) -> list[tuple[bytes, float]]:
             for x, y in POINTS:
                 page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
                 shoot("more")
-            page.mouse.move(0, 0)
     page.click("#tour-next")
     shoot("more")
     return shots

@@ -37,7 +37,11 @@ export class Tour {
 
   #light(element) {
     document.querySelector(".lit")?.classList.remove("lit");
-    element?.classList.add("lit");
-    element?.scrollIntoView({ block: "start", behavior: "instant" });
+    if (!element) return;
+    element.classList.add("lit");
+    element.scrollIntoView({ block: "start", behavior: "instant" });
+    // The words stand on the other side, where there is one.
+    const { left, width } = element.getBoundingClientRect();
+    $("tour").classList.toggle("left", left + width / 2 > innerWidth / 2);
   }
 }
