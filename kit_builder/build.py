@@ -27,10 +27,19 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from vit_helpers.errors import CourseError
-from vit_helpers.offline_kit import KIT, SUMS, data_files, sha256
+from vit_helpers.offline_kit import KIT, SUMS, sha256
 
 from . import artwork, twins
 
+# Everything in the kit that is data and not source text.
+DATA = (
+    "cifar10/*.parquet",
+    "flowers102/*.parquet",
+    "heldout/*.parquet",
+    "my_folder/*/*.webp",
+    "photos/*.jpg",
+    "quarter/*.*",
+)
 SKIMAGE = "scikit-image==0.26.0"  # PyPI; any platform's wheel holds the same pictures
 GCOMPRIS = "gcompris-qt-data=3.1-2"  # Debian 12, main
 
@@ -230,6 +239,11 @@ def side_by_side(paths: list[Path], height: int = 300) -> bytes:
     buffer = io.BytesIO()
     canvas.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+def data_files(folder: Path = KIT) -> list[Path]:
+    """The kit's data files, in a fixed order."""
+    return sorted(path for pattern in DATA for path in folder.glob(pattern) if path.is_file())
 
 
 def write_sums(folder: Path = KIT) -> Path:

@@ -762,10 +762,8 @@ def test_doctor_names_what_is_missing_too_old_or_broken(hub, capsys, monkeypatch
         return "1.0" if name == "torch" else "99"
 
     monkeypatch.setattr(doctor.metadata, "version", version)
-    monkeypatch.setattr(sys, "version_info", (3, 8, 0))
     status, page = doctor_page(capsys)
     assert status == 1
-    assert "FAIL  Python" in page
     assert "scikit-learn>=1.5 is missing" in page
     assert "torch>=2.7 is needed, there is 1.0" in page
 
@@ -786,7 +784,7 @@ def test_published_logits_of_the_cats(real_hub):
 
     runtime.start("classifier", "photo")
     model, _ = factories.classifier()
-    processor = ViTImageProcessorPil.from_pretrained(runtime.place("classifier"))
+    processor = ViTImageProcessorPil.from_pretrained(runtime.current().locate("classifier"))
     logits = models.logits_of(model.cpu(), processor, images.load_image())[0]
     expected = torch.tensor([-0.2744, 0.8215, -0.0836])
     torch.testing.assert_close(logits[:3], expected, rtol=2e-4, atol=2e-4)

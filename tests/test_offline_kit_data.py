@@ -21,7 +21,7 @@ from kit_builder.classes import (
     MODEL_LABELS,
 )
 from vit_helpers.errors import CourseError
-from vit_helpers.offline_kit import KIT, checksums, data_files, verify
+from vit_helpers.offline_kit import KIT, checksums, verify
 
 ROOT = KIT.parents[1]
 SPLITS = [(twin, split) for twin in twins.TWINS for split in twins.SPLIT_SETS[twin]]
@@ -177,7 +177,7 @@ def test_background_does_not_tell_the_class(pictures):
 
 def test_sums_match_the_files():
     sums = checksums()
-    files = [path.relative_to(KIT).as_posix() for path in data_files()]
+    files = [path.relative_to(KIT).as_posix() for path in build.data_files()]
     assert sorted(sums) == sorted(files)
     assert "photos/cat.jpg" in sums
     for name in sums:
@@ -196,7 +196,7 @@ def test_a_damaged_file_is_named(tmp_path):
     whole.unlink()
     with pytest.raises(CourseError, match="lacks 'cifar10/test.parquet'"):
         verify("cifar10/test.parquet", tmp_path)
-    with pytest.raises(CourseError, match="'cifar10/dev.parquet' is no file"):
+    with pytest.raises(CourseError, match="lacks 'cifar10/dev.parquet'"):
         verify("cifar10/dev.parquet", tmp_path)
 
 

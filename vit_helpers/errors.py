@@ -36,10 +36,7 @@ def one_of(name, value, allowed):
 
 
 def in_range(name, value, size):
-    """Return `value` if it is an index of `size` things, else raise a `CourseError`.
-
-    Negative numbers count from the end, as in a Python list.
-    """
+    """`value` as an index of `size` things (from the end if negative), or a `CourseError`."""
     value = whole_number(name, value)
     if -size <= value < size:
         return value % size
@@ -49,37 +46,36 @@ def in_range(name, value, size):
 
 
 def whole_number(name, value, least=None, most=None):
-    """Return `value` as an `int` if it is a whole number in range, else raise a `CourseError`.
+    """`value` as an `int` if it is a whole number (NumPy's and torch's too) in range.
 
-    Whole numbers of NumPy and torch count, too.
+    Raises:
+        CourseError: If it is none.
     """
     wanted = "a whole number"
     if least is not None:
         wanted += f" from {least}" + (f" to {most}" if most is not None else "")
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        found = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        number = None
-    too_small = number is not None and least is not None and number < least
-    too_large = number is not None and most is not None and number > most
-    if number is None or too_small or too_large:
+        found = None
+    if found is None or not _between(found, least, most):
         raise CourseError(f"{name} is {value!r}, but it must be {wanted}.")
-    return number
+    return found
 
 
 def number(name, value, above=None, least=None, most=None):
-    """Return `value` as a `float` if it is finite and in range, else raise a `CourseError`."""
+    """`value` as a `float` if it is finite and in range, or a `CourseError`."""
     limits = (("above", above), ("from", least), ("to", most))
     wanted = "a number" + "".join(f" {word} {end}" for word, end in limits if end is not None)
     try:
         found = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         found = math.nan
-    if (
-        not math.isfinite(found)
-        or (above is not None and found <= above)
-        or (least is not None and found < least)
-        or (most is not None and found > most)
-    ):
+    too_low = above is not None and found <= above
+    if not math.isfinite(found) or too_low or not _between(found, least, most):
         raise CourseError(f"{name} is {value!r}, but it must be {wanted}.")
     return found
+
+
+def _between(value, least, most) -> bool:
+    return (least is None or value >= least) and (most is None or value <= most)

@@ -67,7 +67,7 @@ def _from_address_or_path(source) -> Image.Image:
     except (OSError, RuntimeError, ValueError):  # too long, no home folder, a zero byte
         found = False
     if not found:
-        raise CourseError(f"There is no file {_short(text)!r}: check the path.")
+        raise CourseError(f"There is no file {download.short(text)!r}: check the path.")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise CourseError(f"{text!r} is larger than {MAX_BYTES // 10**6} MB: resize it.")
@@ -131,22 +131,18 @@ def _safely(make, name: str) -> Image.Image:
         return picture
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise CourseError(
-            f"{_short(name)!r} unpacks to more than {MAX_PIXELS // 10**6} million pixels, "
+            f"{download.short(name)!r} unpacks to more than {MAX_PIXELS // 10**6} million pixels, "
             "which could fill the memory: make it smaller."
         ) from None
     except _BROKEN as error:
         raise CourseError(
-            f"{_short(name)!r} is not a picture that can be read ({type(error).__name__}): "
+            f"{download.short(name)!r} is not a picture that can be read ({type(error).__name__}): "
             "use a JPEG, PNG or WebP file."
         ) from None
 
 
 # What PIL raises over a file that is broken.
 _BROKEN = (OSError, SyntaxError, TypeError, ValueError, KeyError, IndexError, struct.error)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 100 else name[:99] + "…"
 
 
 # --- to RGB --------------------------------------------------------------------------------------

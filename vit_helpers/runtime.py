@@ -55,28 +55,9 @@ class Runtime:
     profile: str
     seed: int
 
-    def pick(self, *, quick, full, slow=...):
-        """Return the value for the profile of this run, e.g. `rt.pick(quick=2, full=5)`.
-
-        Args:
-            quick: For the profile quick.
-            full: For the profile full.
-            slow: For quick with the Hub's model on a CPU; as `quick` if it is not given. A
-                ViT-B/16 computes about ten times as much for a picture as the offline model, so
-                a notebook takes fewer pictures there.
-        """
-        if self.profile == "full":
-            return full
-        is_slow = self.source == "hub" and self.device.type == "cpu"
-        return slow if is_slow and slow is not ... else quick
-
-    @property
-    def device_name(self) -> str:
-        """The name of the GPU, else `CPU` or `MPS`."""
-        import torch
-
-        is_card = self.device.type == "cuda"
-        return torch.cuda.get_device_name() if is_card else self.device.type.upper()
+    def pick(self, *, quick, full):
+        """The value for the profile of this run, e.g. `rt.pick(quick=2, full=5)`."""
+        return full if self.profile == "full" else quick
 
     def about(self, name: str) -> str:
         """What a resource is in this run, in words, e.g. `rt.about("cifar10")`."""
@@ -90,8 +71,17 @@ class Runtime:
                 (folders for `datasets.load_dataset`), `photo` (the sample picture), `photos` (a
                 folder of sharp photographs), `heldout` (pictures with labels of the kit's
                 classifier, which has not learnt from them), `my_folder` (a sub-folder a class).
+
+        Raises:
+            CourseError: If it is damaged or cannot be downloaded.
         """
-        return str(place(name))
+        if name in resources.KIT_FOLDERS:
+            return str(offline_kit.verify(name))
+        row = resources.get(name)
+        if self.source == "offline":
+            return str(row.twin_path)
+        folder = resources.bring([name], settings(), tries=2)[name]
+        return str(resources.files(name, folder)[0] if row.kind == "photo" else folder)
 
 
 _current: Runtime | None = None
@@ -116,11 +106,6 @@ def _read_number(variable: str, least: int, default: int | None) -> int | None:
     return int(text)
 
 
-def read_seed() -> int:
-    """Value of `VIT_SEED`; raises `CourseError` if it is not a whole number in range."""
-    return _read_number("VIT_SEED", 0, 0) or 0
-
-
 def most_pictures() -> int | None:
     """Value of `VIT_PICTURES`, or `None`; raises `CourseError` if it is not a number from 1."""
     return _read_number("VIT_PICTURES", 1, None)
@@ -130,7 +115,7 @@ def settings() -> resources.Settings:
     """Where resources are looked for on this machine, and how they may be brought.
 
     Raises:
-        CourseError: If `VIT_CACHE` begins with the home folder of somebody who has none here.
+        CourseError: If `VIT_CACHE` names the home folder of somebody who has none here.
     """
     try:
         home = Path.home()
@@ -186,8 +171,7 @@ def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 numbers in hardware.
 
     `torch.ops.mkldnn._is_mkldnn_bf16_supported()` says yes to AVX-512 without bf16 too, so the
-    instruction sets are read: `avx512_bf16` or `amx_bf16` on x86-64, `bf16` on ARM. Releases of
-    torch that cannot tell count as no.
+    instruction sets are read. Releases of torch that cannot tell count as no.
     """
     import torch
 
@@ -198,10 +182,7 @@ def cpu_has_bf16() -> bool:
 
 
 def missing_compiler(device) -> str:
-    """What `torch.compile` lacks on a device, and how to get it; an empty text if nothing.
-
-    It writes C++ for a CPU, which a compiler translates, and Triton for a GPU.
-    """
+    """What `torch.compile` lacks on a device, and how to get it; an empty text if nothing."""
     if device.type == "cuda":
         triton = importlib.util.find_spec("triton")
         return "" if triton else "torch.compile needs Triton: pip install triton"
@@ -217,14 +198,14 @@ def start(*needs: str) -> Runtime:
         needs: Names of the resources that this notebook uses (see `resources.RESOURCES`).
 
     Raises:
-        CourseError: If an environment variable holds a value that is not allowed, or if
+        CourseError: If an environment variable has a value that is not allowed, or if
             `VIT_SOURCE=hub` and a resource cannot be downloaded.
     """
     global _current
     show_sentences()
     packages.prepare()
     profile = read_choice("VIT_PROFILE", PROFILES, "quick")
-    seed = read_seed()
+    seed = _read_number("VIT_SEED", 0, 0) or 0
     read_choice("VIT_BARS", ("on", "off"), "on")
     most_pictures()
     wanted = read_choice("VIT_SOURCE", resources.SOURCES, "auto")
@@ -242,8 +223,8 @@ def start(*needs: str) -> Runtime:
 def choose_source(wanted: str, needs: tuple[str, ...]) -> tuple[str, str]:
     """Decide where the resources of a notebook come from, and bring them to this machine.
 
-    After this nothing waits for a network any more: one notebook has one source, and every
-    loader reads from the disk.
+    After this nothing waits for a network: one notebook has one source, and every loader reads
+    from the disk.
 
     Args:
         wanted: `hub` and `offline` insist. `auto` takes what is cached, else the Hub if it
@@ -277,35 +258,14 @@ def choose_source(wanted: str, needs: tuple[str, ...]) -> tuple[str, str]:
     )
 
 
-setup = start
-
-
-def place(name: str) -> Path:
-    """Folder of a resource in this run (the sample photograph: its file), whole and checked.
-
-    Raises:
-        CourseError: If it is damaged or cannot be downloaded.
-    """
-    if name in resources.KIT_FOLDERS:
-        offline_kit.verify_twin(name)
-        return offline_kit.KIT / name
-    row = resources.get(name)
-    if current().source == "offline":
-        return row.twin_path
-    folder = resources.bring([name], settings(), tries=2)[name]
-    return resources.files(name, folder)[0] if row.kind == "photo" else folder
+setup = start  # its name in the first edition
 
 
 @contextlib.contextmanager
 def override(**changes):
-    """Within the `with` block, `current()` has other values, e.g. `override(source="hub")`.
-
-    Args:
-        changes: Attributes of `Runtime`.
-    """
+    """Within the `with` block, `current()` has other values, e.g. `override(source="hub")`."""
     global _current
-    before = current()
-    _current = replace(before, **changes)
+    before, _current = _current, replace(current(), **changes)
     try:
         yield _current
     finally:
@@ -323,13 +283,17 @@ def banner(rt: Runtime) -> str:
     """Three lines: the machine, where the resources come from, and the libraries' versions."""
     from importlib.metadata import version
 
+    import torch
+
+    is_card = rt.device.type == "cuda"
+    device = torch.cuda.get_device_name() if is_card else rt.device.type.upper()
     precision = str(rt.precision).removeprefix("torch.")
     libraries = ("torch", "torchvision", "transformers", "datasets")
     versions = " · ".join(f"{lib} {version(lib).split('+')[0]}" for lib in libraries)
     origin = {"hub": "the Hugging Face Hub", "offline": "the offline kit"}[rt.source]
     return (
-        f"device {rt.device_name} · precision {precision} · profile {rt.profile} · "
-        f"seed {rt.seed}\nsource {rt.source}: models and pictures come from {origin}\n{versions}"
+        f"device {device} · precision {precision} · profile {rt.profile} · seed {rt.seed}\n"
+        f"source {rt.source}: models and pictures come from {origin}\n{versions}"
     )
 
 
@@ -378,11 +342,6 @@ def _keep_datasets_cache_writable() -> None:
             sys.modules["datasets"].config.HF_DATASETS_CACHE = folder
 
 
-def bars_on() -> bool:
-    """Whether progress bars are shown: not under test, and not where `VIT_BARS=off`."""
-    return os.environ.get("VIT_BARS", "on") == "on" and "PYTEST_CURRENT_TEST" not in os.environ
-
-
 def synchronise(device) -> None:
     """Wait until the device has finished: a GPU returns before its work is done."""
     import torch
@@ -399,7 +358,7 @@ def announce(what: str, seconds: float) -> None:
 
 
 def bar(iterable=None, desc: str = "", **kwargs):
-    """A tqdm bar over `iterable` that is silent where bars are off."""
+    """A tqdm bar over `iterable`, silent under test and where `VIT_BARS=off`."""
     from tqdm.auto import tqdm
 
     def once(items):  # tqdm asks twice for an iterator, and a loader would start workers twice
@@ -408,4 +367,5 @@ def bar(iterable=None, desc: str = "", **kwargs):
     if iterable is not None:
         kwargs.setdefault("total", len(iterable) if hasattr(iterable, "__len__") else None)
         iterable = once(iterable)
-    return tqdm(iterable, desc=desc, disable=not bars_on(), leave=False, **kwargs)
+    silent = os.environ.get("VIT_BARS", "on") != "on" or "PYTEST_CURRENT_TEST" in os.environ
+    return tqdm(iterable, desc=desc, disable=silent, leave=False, **kwargs)

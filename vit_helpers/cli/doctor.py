@@ -15,11 +15,10 @@ from urllib.parse import urlsplit
 from .. import offline_kit, resources, runtime
 from ..errors import CourseError
 
-OLDEST_PYTHON = (3, 10)
 MEMORY_GIB = 4.0  # the largest notebook in the quick profile, and room for the rest
 CONTROL_GROUPS = Path("/sys/fs/cgroup")  # Linux: what a container may use
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-MARKS = {"ok": "ok  ", "note": "note", "fail": "FAIL"}
+GET_TORCH = "see https://pytorch.org/get-started"
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,9 @@ class Line:
     fix: str = ""
 
 
-def examine() -> list[Line]:
-    """Look at everything, from Python up to whether a notebook could run now."""
-    lines = [python(), *libraries()]
-    if all(line.state != "fail" for line in lines):
-        lines += [device(), *processor()]
-    lines += [memory(), widgets(), *writing()]
-    hub, kit, places, room = hub_line(), kit_line(), cache_lines(), disk()
-    missing = [line for line in places if line.state != "ok"]
-    lines += [room, *way_out(hub), hub, *places, kit]
-    return [*lines, verdict(hub, kit, missing, room)]
+def check(good: bool, topic: str, text: str, fix: str) -> Line:
+    """`ok`, or a `note` with a remedy."""
+    return Line("ok", topic, text) if good else Line("note", topic, text, fix)
 
 
 def run() -> int:
@@ -51,37 +43,28 @@ def run() -> int:
     return int(any(line.state == "fail" for line in lines))
 
 
+def examine() -> list[Line]:
+    """Look at everything, from Python up to whether a notebook could run now."""
+    here = f"{platform.python_version()} on {platform.platform(terse=True)}"
+    lines = [Line("ok", "Python", here), *libraries()]
+    if all(line.state != "fail" for line in lines):
+        lines += [device(), *processor()]
+    hub, kit, places, room = hub_line(), kit_line(), cache_lines(), disk()
+    lines += [memory(), widgets(), *writing(), room, *way_out(hub), hub, *places, kit]
+    missing = [line.topic for line in places if line.state != "ok"]
+    return [*lines, verdict(hub, kit, missing, room)]
+
+
 def page(lines: list[Line]) -> str:
     """The findings as text, each with its remedy beneath."""
     width = max(len(line.topic) for line in lines)
-    shown = []
+    marks = {"ok": "ok  ", "note": "note", "fail": "FAIL"}
+    shown, indent = [], " " * (width + 8)
     for line in lines:
-        shown.append(f"{MARKS[line.state]}  {line.topic:<{width}}  {line.text}")
-        if line.fix:
-            indent = " " * (width + 8)
-            shown += textwrap.wrap(
-                f"-> {line.fix}",
-                100,
-                initial_indent=indent,
-                subsequent_indent=indent + "   ",
-                break_long_words=False,
-            )
+        shown.append(f"{marks[line.state]}  {line.topic:<{width}}  {line.text}")
+        wrapped = textwrap.wrap(f"-> {line.fix}", 97 - len(indent), break_long_words=False)
+        shown += [indent + "   " * (i > 0) + part for i, part in enumerate(wrapped) if line.fix]
     return "\n".join(shown)
-
-
-def python() -> Line:
-    """Is this Python new enough?"""
-    if sys.version_info[:2] >= OLDEST_PYTHON:
-        return Line(
-            "ok", "Python", f"{platform.python_version()} on {platform.platform(terse=True)}"
-        )
-    wanted = ".".join(map(str, OLDEST_PYTHON))
-    return Line(
-        "fail",
-        "Python",
-        platform.python_version(),
-        f"install Python {wanted} or newer, then the course again",
-    )
 
 
 def libraries() -> list[Line]:
@@ -95,34 +78,32 @@ def libraries() -> list[Line]:
         return [Line("fail", "libraries", "the course is not installed", fix)]
     bad = []
     for requirement in wanted:
+        version = _version(requirement.name)
         if requirement.marker:  # an extra, which no notebook needs
             continue
-        try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
+        if not version:
             bad.append(f"{requirement} is missing")
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
+        elif not requirement.specifier.contains(version, prereleases=True):
             bad.append(f"{requirement} is needed, there is {version}")
     if bad:
         fix = "pip install -r requirements.txt in the folder of the course"
         return [Line("fail", "libraries", "; ".join(bad), fix)]
-    names = ("torch", "torchvision", "transformers", "datasets")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
     try:
         import torch  # noqa: F401
         import torchvision  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
         # Such as two builds that do not fit together, or a library of CUDA that is not there.
-        return [
-            Line(
-                "fail",
-                "libraries",
-                str(error).splitlines()[0],
-                "install torch and torchvision again, in one command and from one source",
-            )
-        ]
-    return [Line("ok", "libraries", versions)]
+        fix = "install torch and torchvision again, in one command and from one source"
+        return [Line("fail", "libraries", str(error).splitlines()[0], fix)]
+    names = ("torch", "torchvision", "transformers", "datasets")
+    return [Line("ok", "libraries", ", ".join(f"{name} {_version(name)}" for name in names))]
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def device() -> Line:
@@ -134,17 +115,17 @@ def device() -> Line:
         return _cuda(bf16=precision == torch.bfloat16)
     if chosen.type == "mps":
         return Line("ok", "GPU", "Apple MPS, fp32")
+    text = "none, the notebooks use the CPU"
+    fix = "nothing for VIT_PROFILE=quick; VIT_PROFILE=full wants a GPU (on Colab: Runtime, T4)"
     if shutil.which("nvidia-smi"):
+        text = f"torch {torch.__version__} cannot use the NVIDIA card"
+        fix = f"install the CUDA build of torch, {GET_TORCH}"
         if torch.version.cuda:
             fix = f"update the driver: this torch is built for CUDA {torch.version.cuda}"
-        else:
-            fix = "install the CUDA build of torch, see https://pytorch.org/get-started"
-        return Line("note", "GPU", f"torch {torch.__version__} cannot use the NVIDIA card", fix)
-    if sys.platform == "darwin" and platform.machine() == "arm64":
+    elif sys.platform == "darwin" and platform.machine() == "arm64":
+        text = "Apple's GPU cannot be used by this torch"
         fix = "update macOS and torch: MPS needs macOS 14 or newer"
-        return Line("note", "GPU", "Apple's GPU cannot be used by this torch", fix)
-    fix = "nothing for VIT_PROFILE=quick; VIT_PROFILE=full wants a GPU (on Colab: Runtime, T4)"
-    return Line("note", "GPU", "none, the notebooks use the CPU", fix)
+    return Line("note", "GPU", text, fix)
 
 
 def _cuda(bf16: bool) -> Line:
@@ -154,21 +135,25 @@ def _cuda(bf16: bool) -> Line:
     try:  # a card that this build has no programs for says so only when it computes
         float(torch.ones(2, device="cuda").sum())
     except RuntimeError as error:
-        fix = "install a build of torch for this card, see https://pytorch.org/get-started"
+        fix = f"install a build of torch for this card, {GET_TORCH}"
         return Line("fail", "GPU", f"{name} does not compute: {str(error).splitlines()[0]}", fix)
     free, total = torch.cuda.mem_get_info()
-    format_ = "bf16" if bf16 else "no bf16 in hardware, so fp16"
-    text = f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, {format_}"
-    if free < 4 * 2**30:
-        return Line("note", "GPU", text, "end other programs that use the GPU")
-    return Line("ok", "GPU", text)
+    number_format = "bf16" if bf16 else "no bf16 in hardware, so fp16"
+    text = f"{name}, {_gib(free)} of {_gib(total)} GiB free, {number_format}"
+    return check(free >= 4 * 2**30, "GPU", text, "end other programs that use the GPU")
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f}"
 
 
 # What a CPU may have for 16 bits and for 8, by the names that torch gives them.
-BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 bf16", "bf16": "bf16"}
-INT8 = {
-    "amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI",
-    "avx_vnni_int8": "AVX VNNI int8", "i8mm": "matrix products", "dot": "dot products",
+FORMATS = {
+    "bf16": {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 bf16", "bf16": "bf16"},
+    "int8": {
+        "amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI",
+        "avx_vnni_int8": "AVX VNNI int8", "i8mm": "matrix products", "dot": "dot products",
+    },
 }  # fmt: skip
 
 
@@ -184,18 +169,18 @@ def processor() -> list[Line]:
         fix = f"set OMP_NUM_THREADS={max(1, int(cores))}: more threads than cores slow each other"
     elif "OMP_NUM_THREADS" in os.environ and threads < int(cores):
         fix = "unset OMP_NUM_THREADS to use all cores"
-    lines = [Line("note" if fix else "ok", "CPU", text, fix)]
+    lines = [check(not fix, "CPU", text, fix)]
     if not able:
         fix = "nothing, or a newer torch, which can tell"
         return [*lines, Line("note", "bf16, int8", "this torch cannot tell what the CPU has", fix)]
-    parts, lacking = [], []
-    for what, names in (("bf16", BF16), ("int8", INT8)):
-        found = [words for name, words in names.items() if able.get(name)]
-        parts.append(f"{what}: {' and '.join(found) or 'not in hardware'}")
-        lacking += [] if found else [what]
-    fix = f"nothing: in notebook 05, {' and '.join(lacking)} will gain little here"
-    state = "note" if lacking else "ok"
-    return [*lines, Line(state, "bf16, int8", "; ".join(parts), fix if lacking else "")]
+    has = {
+        what: " and ".join(words for name, words in names.items() if able.get(name))
+        for what, names in FORMATS.items()
+    }
+    text = "; ".join(f"{what}: {words or 'not in hardware'}" for what, words in has.items())
+    lacking = " and ".join(what for what, words in has.items() if not words)
+    fix = f"nothing: in notebook 05, {lacking} will gain little here"
+    return [*lines, check(not lacking, "bf16, int8", text, fix)]
 
 
 def usable_cores() -> float:
@@ -211,49 +196,35 @@ def memory() -> Line:
     import psutil
 
     machine = psutil.virtual_memory()
-    free, total = machine.available, machine.total
-    limit = _of_the_container("memory.max") or _of_the_container("memory/memory.limit_in_bytes")
-    used = _of_the_container("memory.current") or _of_the_container("memory/memory.usage_in_bytes")
-    where = ""
+    free, total, where, more = machine.available, machine.total, "", "close other programs"
+    limit = _of_the_container("memory.max", "memory/memory.limit_in_bytes")
     if limit.isdigit() and int(limit) < total:
+        used = _of_the_container("memory.current", "memory/memory.usage_in_bytes")
         total = int(limit)
         free = min(free, total - int(used or 0))
-        where = " (the limit of this container)"
-    text = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free{where}"
-    if free >= MEMORY_GIB * 2**30:
-        return Line("ok", "memory", text)
-    more = "give the container more" if where else "close other programs"
-    return Line("note", "memory", text, f"{more}: {MEMORY_GIB:.0f} GiB are wanted")
+        where, more = " (the limit of this container)", "give the container more"
+    text = f"{_gib(free)} of {_gib(total)} GiB free{where}"
+    fix = f"{more}: {MEMORY_GIB:.0f} GiB are wanted"
+    return check(free >= MEMORY_GIB * 2**30, "memory", text, fix)
 
 
-def _of_the_container(name: str) -> str:
+def _of_the_container(*names: str) -> str:
     """A file of Linux's control groups, version 2 or 1; empty where there is none."""
-    try:
-        return (CONTROL_GROUPS / name).read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
+    for path in (CONTROL_GROUPS / name for name in names):
+        if path.is_file():
+            return path.read_text(encoding="utf-8").strip()
+    return ""
 
 
 def widgets() -> Line:
     """Can the interactive parts be shown?"""
-    try:
-        version = metadata.version("ipywidgets")
-    except metadata.PackageNotFoundError:
-        return Line("fail", "widgets", "ipywidgets is missing", "pip install ipywidgets")
-    found = []
-    for name, viewer in (
-        ("jupyterlab", "JupyterLab"),
-        ("notebook", "Notebook"),
-        ("google.colab", ""),
-    ):
-        try:
-            found.append(f"{viewer} {metadata.version(name)}".strip())
-        except metadata.PackageNotFoundError:
-            continue
-    if "google.colab" in sys.modules or found or "VSCODE_PID" in os.environ:
-        return Line("ok", "widgets", ", ".join([f"ipywidgets {version}", *found]))
+    viewers = {"JupyterLab": "jupyterlab", "Notebook": "notebook", "Colab": "google.colab"}
+    found = [f"{name} {_version(p)}" for name, p in viewers.items() if _version(p)]
+    shown = found or "google.colab" in sys.modules or "VSCODE_PID" in os.environ
+    text = ", ".join([f"ipywidgets {_version('ipywidgets')}", *found])
+    text += "" if shown else ", but nothing here to show them in"
     fix = "pip install jupyterlab, or open the notebooks in an editor that shows widgets"
-    return Line("note", "widgets", f"ipywidgets {version}, but nothing here to show them in", fix)
+    return check(bool(shown), "widgets", text, fix)
 
 
 def writing() -> list[Line]:
@@ -265,32 +236,32 @@ def writing() -> list[Line]:
     }
     lines = []
     for what, (folder, fix) in places.items():
-        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         try:
-            with tempfile.TemporaryFile(dir=there):
+            with tempfile.TemporaryFile(dir=_that_is_there(folder)):
                 pass
         except OSError as error:
-            text = f"{what}: {there} cannot be written ({error.strerror})"
+            text = f"{what}: {_that_is_there(folder)} cannot be written ({error.strerror})"
             lines.append(Line("note", "writing", text, fix))
-    good = f"{', '.join(places)}: all can be written"
-    return lines or [Line("ok", "writing", good)]
+    return lines or [Line("ok", "writing", f"{', '.join(places)}: all can be written")]
+
+
+def _that_is_there(folder: Path) -> Path:
+    return next(p for p in (folder, *folder.absolute().parents) if p.exists())
 
 
 def way_out(hub: Line) -> list[Line]:
     """The proxy and the certificates on the way to the Hub, where something is set or wrong."""
-    lines = []
-    proxy = urllib.request.getproxies().get("https", "")
-    if proxy:
+    lines, good = [], hub.state == "ok"
+    if proxy := urllib.request.getproxies().get("https", ""):
         at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         text = f"{at.hostname}:{at.port}" if at.port else f"{at.hostname}"  # never its password
-        fix = "ask for the right HTTPS_PROXY, or unset it" if hub.state != "ok" else ""
-        lines.append(Line("note" if fix else "ok", "proxy", text, fix))
-    elif hub.state != "ok":
+        lines.append(check(good, "proxy", text, "ask for the right HTTPS_PROXY, or unset it"))
+    elif not good:
         fix = "nothing, or set HTTPS_PROXY=http://HOST:PORT where this network wants a proxy"
         lines.append(Line("note", "proxy", "none is set", fix))
-    named = [(v, os.environ[v]) for v in CERTIFICATES if os.environ.get(v)]
-    for variable, path in named:
-        if not Path(path).exists():
+    for variable in CERTIFICATES:
+        path = os.environ.get(variable)
+        if path and not Path(path).exists():
             fix = f"unset {variable}, or set it to the file with your organisation's certificate"
             lines.append(Line("note", "certificates", f"{variable}: there is no {path}", fix))
     if "secure connection" in hub.text:
@@ -304,21 +275,18 @@ def way_out(hub: Line) -> list[Line]:
 
 def hub_line() -> Line:
     """Does the Hub answer within three seconds?"""
-    if reason := resources.hub_answers(runtime.settings()):
-        fix = "nothing if all resources below are here or the kit is enough; else the lines above"
-        return Line("note", "Hub", reason, fix)
-    return Line("ok", "Hub", "answers")
+    reason = resources.hub_answers(runtime.settings())
+    fix = "nothing if all resources below are here or the kit is enough; else the lines above"
+    return check(not reason, "Hub", reason or "answers", fix)
 
 
 def cache_lines() -> list[Line]:
     """Which of the resources are on this machine, whole."""
     lines = []
     for name, row in resources.RESOURCES.items():
-        if found := resources.find(name, runtime.settings()):
-            lines.append(Line("ok", name, f"in {found}"))
-        else:
-            fix = "python -m vit_helpers prefetch"
-            lines.append(Line("note", name, f"not here ({resources.size_in_words(row.size)})", fix))
+        found = resources.find(name, runtime.settings())
+        text = f"in {found}" if found else f"not here ({resources.size_in_words(row.size)})"
+        lines.append(check(bool(found), name, text, "python -m vit_helpers prefetch"))
     return lines
 
 
@@ -326,14 +294,11 @@ def disk() -> Line:
     """Is there room for what is missing?"""
     here = runtime.settings()
     need = sum(r.size for n, r in resources.RESOURCES.items() if not resources.find(n, here))
-    place = here.folders[0]
-    there = next(p for p in (place, *place.absolute().parents) if p.exists())
+    there = _that_is_there(here.folders[0])
     free = shutil.disk_usage(there).free
-    text = f"{free / 1e9:,.1f} GB free at {there}"
-    if free >= need + resources.SPARE_BYTES:
-        return Line("ok", "disk", text)
     fix = f"{need / 1e9:,.1f} GB are still to come: make room, or set VIT_CACHE to another disk"
-    return Line("note", "disk", text, fix)
+    enough = free >= need + resources.SPARE_BYTES
+    return check(enough, "disk", f"{free / 1e9:,.1f} GB free at {there}", fix)
 
 
 def kit_line() -> Line:
@@ -347,18 +312,19 @@ def kit_line() -> Line:
     return Line("ok", "kit", f"whole, in {Path(resources.KIT)}")
 
 
-def verdict(hub: Line, kit: Line, missing: list[Line], room: Line) -> Line:
+def verdict(hub: Line, kit: Line, missing: list[str], room: Line) -> Line:
     """Could a notebook run now, and from which source?"""
     wanted = runtime.read_choice("VIT_SOURCE", resources.SOURCES, "auto")
     profile = runtime.read_choice("VIT_PROFILE", runtime.PROFILES, "quick")
     how = f"VIT_SOURCE={wanted}, VIT_PROFILE={profile}"
+    fix = "see the lines above"
     if wanted != "offline" and not missing:
         return Line("ok", "notebooks", f"run from the Hub's files on this machine ({how})")
     if wanted != "offline" and hub.state == room.state == "ok":
         return Line("ok", "notebooks", f"download what is missing, then run ({how})")
     if wanted == "hub":
-        fix = "see the lines above, or set VIT_SOURCE=auto"
-        return Line("fail", "notebooks", f"lack {', '.join(m.topic for m in missing)} ({how})", fix)
+        fix += ", or set VIT_SOURCE=auto"
+        return Line("fail", "notebooks", f"lack {', '.join(missing)} ({how})", fix)
     if kit.state == "ok":
         return Line("ok", "notebooks", f"run from the offline kit ({how})")
-    return Line("fail", "notebooks", f"have nothing to run from ({how})", "see the lines above")
+    return Line("fail", "notebooks", f"have nothing to run from ({how})", fix)

@@ -1,12 +1,12 @@
 """Look through a folder of pictures before a model learns from it."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from .. import images, runtime
 from ..errors import CourseError
-from .splits import PICTURE_SUFFIXES, SPLIT_WORDS, pictures_by_class
+from .splits import PICTURE_SUFFIXES, SPLIT_WORDS, files_in, pictures_by_class
 
 FEW = 5  # pictures of a class, in the training split
 
@@ -23,9 +23,9 @@ class FolderCheck:
     """
 
     counts: dict[str, dict[str, int]]
-    problems: list[str] = field(default_factory=list)
-    serious: list[str] = field(default_factory=list)
-    repeated: list[str] = field(default_factory=list)
+    problems: list[str]
+    serious: list[str]
+    repeated: list[str]
 
     def __str__(self) -> str:
         lines = []
@@ -40,12 +40,8 @@ class FolderCheck:
 def check_folder(path: str | Path) -> FolderCheck:
     """Check a folder with a sub-folder for each class, or for each split and class.
 
-    It finds files that cannot be read, the same picture in two splits or two classes, classes
-    with few pictures, classes that a split lacks, and a folder with a single class. Two pictures
-    are the same if their pixels are.
-
-    Args:
-        path: The folder.
+    It finds files that cannot be read, the same pixels in two splits or two classes, classes with
+    few pictures, classes that a split lacks, and a folder with a single class.
 
     Raises:
         CourseError: If there is no such folder, or nothing in it looks like a class.
@@ -59,7 +55,6 @@ def check_folder(path: str | Path) -> FolderCheck:
             f"There are no pictures in sub-folders of {str(path)!r}: make one folder for each "
             "class, and put its pictures there."
         )
-    found = {split: found[split] for split in SPLIT_WORDS if split in found}
     counts, unreadable, seen = _read_all(folder, found)
     in_both, repeated = _repeated(seen)
     impossible, of_classes = _class_problems(counts)
@@ -70,12 +65,10 @@ def check_folder(path: str | Path) -> FolderCheck:
 
 def _read_all(folder: Path, found):
     """Open every picture: `(counts, sentences on unreadable ones, digest -> places)`."""
-    counts: dict[str, dict[str, int]] = {}
     unreadable: list[str] = []
     seen: dict[bytes, list[tuple[str, str, str]]] = {}
     every = [(s, c, f) for s, by_class in found.items() for c, fs in by_class.items() for f in fs]
-    for split, by_class in found.items():
-        counts[split] = dict.fromkeys(sorted(by_class), 0)
+    counts = {s: dict.fromkeys(sorted(found[s]), 0) for s in SPLIT_WORDS if s in found}
     for split, name, file in runtime.bar(every, "check"):
         place = file.relative_to(folder).as_posix()
         try:
@@ -94,8 +87,7 @@ def _repeated(seen) -> tuple[list[str], list[str]]:
     sentences, repeated = [], []
     for places in seen.values():
         splits, classes = {s for s, _, _ in places}, {c for _, c, _ in places}
-        files = " and ".join(place for _, _, place in places[:3])
-        files += f" and {len(places) - 3} more" if len(places) > 3 else ""
+        files = _listed([place for _, _, place in places], 3, " and ")
         if len(splits) > 1:
             sentences.append(
                 f"The same picture is in {' and '.join(sorted(splits))}: {files}. Keep one, or "
@@ -123,8 +115,8 @@ def _class_problems(counts: dict[str, dict[str, int]]) -> tuple[list[str], list[
         if count == 0:
             impossible.append(f"The class {name!r} has no picture in {first} that can be read.")
         elif count < FEW:
-            plural = "picture" if count == 1 else "pictures"
-            sentences.append(f"The class {name!r} has {count} {plural} in {first}: add some.")
+            many = "picture" + "s" * (count != 1)
+            sentences.append(f"The class {name!r} has {count} {many} in {first}: add some.")
     for split, by_class in counts.items():
         if split == first:
             continue
@@ -141,15 +133,14 @@ def _class_problems(counts: dict[str, dict[str, int]]) -> tuple[list[str], list[
 def _ignored(folder: Path, found) -> list[str]:
     """One sentence on files that no split uses."""
     used = {f for by_class in found.values() for files in by_class.values() for f in files}
-    junk = {"thumbs.db", "desktop.ini"}
-    rest = [
-        p.relative_to(folder).as_posix()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p not in used and p.name.lower() not in junk
-        if not any(part.startswith((".", "__")) for part in p.relative_to(folder).parts)
-    ]
-    if not rest:
-        return []
-    shown = ", ".join(rest[:5]) + (f" and {len(rest) - 5} more" if len(rest) > 5 else "")
+    used |= {p for p in files_in(folder) if p.name.lower() in ("thumbs.db", "desktop.ini")}
+    rest = [p.relative_to(folder).as_posix() for p in files_in(folder) if p not in used]
     ends = ", ".join(s.lstrip(".") for s in PICTURE_SUFFIXES)
-    return [f"Not used: {shown}. Pictures lie in the folder of a class and end in {ends}."]
+    advice = f"Pictures lie in the folder of a class and end in {ends}."
+    return [f"Not used: {_listed(rest, 5, ', ')}. {advice}"] if rest else []
+
+
+def _listed(names: list[str], most: int, between: str) -> str:
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    shown = between.join(names[:most])
+    return " and ".join([shown, *more])

@@ -11,14 +11,11 @@ from .splits import class_names, image_column, random_indices
 
 
 def evaluation_images(model, n: int | None = None, seed: int = 0):
-    """Pictures that the classifier knows a class for.
+    """Pictures that the classifier knows a class for, to compare a faster model on.
 
-    A picture of anything else lies between classes, where a tiny change turns the answer. Whether
-    a faster model answers the same is judged on these.
-
-    Offline they are the kit's photographs and the pictures that its model was not trained on.
-    From the Hub they are CIFAR-10's test photographs without the deer, which is in none of the
-    1,000 classes of ImageNet.
+    A picture of anything else lies between classes, where a tiny change turns the answer. Offline
+    they are the kit's photographs and its held-out pictures; from the Hub, CIFAR-10's test
+    photographs without the deer, which is in none of ImageNet's 1,000 classes.
 
     Args:
         model: The classifier; it knows the names of its classes.
@@ -27,8 +24,8 @@ def evaluation_images(model, n: int | None = None, seed: int = 0):
         seed: Of the choice and of the views.
 
     Returns:
-        `(pictures, labels)`: a list of PIL pictures, and their labels as the classifier numbers
-        them (N,), or `None` where its classes have other names.
+        `(pictures, labels)`: PIL pictures, and their labels as the classifier numbers them (N,),
+        or `None` where its classes have other names.
     """
     n = whole_number("n", 200 if n is None else n, least=1)
     if runtime.current().source == "hub":
@@ -51,18 +48,15 @@ def evaluation_images(model, n: int | None = None, seed: int = 0):
 def _kit_pictures() -> tuple[list[Image.Image], list[str]]:
     """The kit's held-out pictures and photographs, with the names of what they show."""
     import datasets
-    import pyarrow.parquet
 
     rt = runtime.current()
-    rows = pyarrow.parquet.read_table(Path(rt.locate("heldout")) / "test.parquet")
-    names = datasets.Features.from_arrow_schema(rows.schema)["label"].names
-    pictures = [images.load_image(file["bytes"]) for file in rows["image"].to_pylist()]
-    said = [names[label] for label in rows["label"].to_pylist()]
+    heldout = datasets.load_dataset(rt.locate("heldout"))["test"]
+    pictures = [images.to_rgb(picture) for picture in heldout["image"]]
+    said = [class_names(heldout)[label] for label in heldout["label"]]
     for path in sorted(Path(rt.locate("photos")).glob("*.jpg")):
-        if "_and_" in path.stem:  # two things have no one label
-            continue
-        pictures.append(images.load_image(path))
-        said.append(path.stem)
+        if "_and_" not in path.stem:  # two things have no one label
+            pictures.append(images.load_image(path))
+            said.append(path.stem)
     return pictures, said
 
 

@@ -16,18 +16,8 @@ SPLIT_WORDS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-PICTURE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".gif",
-    ".bmp",
-    ".tif",
-    ".tiff",
-)
+HIDDEN = (".", "__")  # how the names of hidden files and folders begin
+PICTURE_SUFFIXES = tuple(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff".split())
 
 
 # --- columns and classes -------------------------------------------------------------------------
@@ -44,11 +34,7 @@ def image_column(dataset) -> str:
 
 
 def class_names(dataset) -> list[str]:
-    """Class names in the order of their labels.
-
-    Raises:
-        CourseError: If the split has no column `label` that knows them.
-    """
+    """Class names in the order of their labels; raises `CourseError` if the split has none."""
     import datasets
 
     feature = dataset.features.get("label")
@@ -61,11 +47,7 @@ def class_names(dataset) -> list[str]:
 
 
 def labels_of(dataset) -> list[int]:
-    """The labels of a split.
-
-    Raises:
-        CourseError: If one is missing or belongs to no class; it names the row.
-    """
+    """The labels of a split; a missing or wrong one is named with its row in a `CourseError`."""
     size = len(class_names(dataset))
     labels = list(dataset.with_format(None)["label"])
     for row, label in enumerate(labels):
@@ -79,10 +61,6 @@ def labels_of(dataset) -> list[int]:
 
 def with_classes(dataset, names: list[str]):
     """The same pictures with labels that count through `names`, matched by the names of classes.
-
-    Args:
-        dataset: A split with a `label` column.
-        names: Class names in the order that the labels are to have.
 
     Raises:
         CourseError: If a picture has a class that is not among them.
@@ -152,17 +130,9 @@ def balanced_subset(dataset, n: int | None, seed: int = 0):
 
 
 def split_off(dataset, share: float, seed: int = 0):
-    """Cut a random part off a split, with about the same share of every class.
+    """Cut a random `share` (0 to 1) off a split: `(rest, part)`.
 
     Every class gives at least one picture and keeps at least one.
-
-    Args:
-        dataset: A split with a `label` column.
-        share: Of the part, above 0 and below 1.
-        seed: Which part.
-
-    Returns:
-        `(rest, part)`.
 
     Raises:
         CourseError: If a class has one picture only.
@@ -185,7 +155,7 @@ def split_off(dataset, share: float, seed: int = 0):
 def _shuffled_by_class(dataset, seed: int) -> list[list[int]]:
     """The rows of each class, in a random order."""
     labels = torch.tensor(labels_of(dataset), dtype=torch.long)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = _permutation(len(labels), seed)
     return [order[labels[order] == k].tolist() for k in range(len(class_names(dataset)))]
 
 
@@ -193,7 +163,11 @@ def random_indices(size: int, count: int, seed: int = 0) -> list[int]:
     """`count` different indices below `size`, the same ones for the same seed."""
     size = whole_number("size", size, least=0)
     count = whole_number("count", count, least=0, most=size)
-    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    return _permutation(size, seed)[:count].tolist()
+
+
+def _permutation(size: int, seed: int) -> torch.Tensor:
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
 
 
 # --- a folder of your own ------------------------------------------------------------------------
@@ -202,9 +176,8 @@ def random_indices(size: int, count: int, seed: int = 0) -> list[int]:
 def load_folder(folder: str | Path):
     """Load a data set of your own: parquet files, or a folder of pictures for each class.
 
-    The splits are found by the names of files or folders (`train`, `training`; `validation`,
-    `valid`, `val`, `dev`; `test`); class folders without a split around them are the training
-    split. Labels of several files are matched by the names of their classes.
+    Splits are found by the names of files or folders (`SPLIT_WORDS`); class folders without a
+    split around them are the training split. Labels are matched by the names of their classes.
 
     Args:
         folder: Holds files such as `cats-train.parquet` with a picture column and `label`, or
@@ -223,7 +196,7 @@ def load_folder(folder: str | Path):
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise CourseError(f"There is no folder {str(folder)!r}: check the path.")
-    files = [f for f in sorted(folder.rglob("*.parquet")) if not _is_hidden(f, folder)]
+    files = [path for path in files_in(folder) if path.suffix == ".parquet"]
     found = _parquet_splits(folder, files) if files else _picture_splits(folder)
     if "train" not in found:
         there = f": it has {', '.join(found)} only" if found else ""
@@ -240,11 +213,7 @@ def load_folder(folder: str | Path):
     return datasets.DatasetDict({s: found[s] for s in SPLIT_WORDS if s in found})
 
 
-def _is_hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith((".", "__")) for part in path.relative_to(root).parts)
-
-
-def split_named(text: str) -> set[str]:
+def _split_named(text: str) -> set[str]:
     """The splits that the words of a name stand for: `my-train-01` gives `{"train"}`."""
     words = re.split(r"[^a-z]+", text.lower())
     return {split for split, known in SPLIT_WORDS.items() if any(w in known for w in words)}
@@ -259,9 +228,9 @@ def _parquet_splits(folder: Path, files: list[Path]) -> dict:
     shared = shared.rstrip(string.ascii_letters)
     parts: dict[str, list[Path]] = {}
     for file, name in names.items():
-        splits = split_named(name)
+        splits = _split_named(name)
         if len(splits) > 1:
-            splits = split_named(name.removeprefix(shared))
+            splits = _split_named(name.removeprefix(shared))
         if len(splits) != 1:
             what = "several splits" if len(splits) > 1 else "no split"
             raise CourseError(
@@ -314,21 +283,15 @@ def _picture_splits(folder: Path) -> dict:
     """The splits of a folder with a sub-folder for each class, or for each split and class."""
     import datasets
 
-    classes = pictures_by_class(folder)
-    names = sorted({name for split in classes.values() for name in split})
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
-    )
     found = {}
-    for split, by_class in classes.items():
-        rows = [(str(f), names.index(name)) for name, files in by_class.items() for f in files]
+    for split, by_class in pictures_by_class(folder).items():
+        names = sorted(name for name, files in by_class.items() if files)
+        label = datasets.ClassLabel(names=names)
+        features = datasets.Features({"image": datasets.Image(), "label": label})
+        rows = [(str(file), i) for i, name in enumerate(names) for file in by_class[name]]
         if rows:
-            paths, labels = zip(*rows, strict=True)
-            columns = {"image": list(paths), "label": list(labels)}
+            columns = {"image": [path for path, _ in rows], "label": [i for _, i in rows]}
             found[split] = datasets.Dataset.from_dict(columns, features=features)
-    if "train" in found:  # the classes are those of the training pictures
-        names = sorted(name for name, files in classes["train"].items() if files)
-        found["train"] = with_classes(found["train"], names)
     return found
 
 
@@ -340,20 +303,25 @@ def pictures_by_class(folder: Path) -> dict[str, dict[str, list[Path]]]:
     """
     below = _folders(folder)
     kinds = [[s for s, known in SPLIT_WORDS.items() if b.name.lower() in known] for b in below]
-    if below and all(kinds):
-        found: dict[str, dict[str, list[Path]]] = {}
-        for (split,), inner in zip(kinds, below, strict=True):
-            for child in _folders(inner):
-                found.setdefault(split, {}).setdefault(child.name, []).extend(_pictures(child))
-        return found
-    return {"train": {child.name: _pictures(child) for child in below}} if below else {}
+    if not all(kinds):
+        kinds, below = [["train"]], [folder]
+    found: dict[str, dict[str, list[Path]]] = {}
+    for (split,), inner in zip(kinds, below, strict=True):
+        for child in _folders(inner):
+            paths = found.setdefault(split, {}).setdefault(child.name, [])
+            paths += [p for p in files_in(child) if p.suffix.lower() in PICTURE_SUFFIXES]
+    return found
 
 
 def _folders(folder: Path) -> list[Path]:
-    hidden = (".", "__")
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(hidden))
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(HIDDEN))
 
 
-def _pictures(folder: Path) -> list[Path]:
-    files = (p for p in folder.rglob("*") if p.is_file() and not _is_hidden(p, folder))
-    return sorted(p for p in files if p.suffix.lower() in PICTURE_SUFFIXES)
+def files_in(folder: Path) -> list[Path]:
+    """The files in a folder and below, without hidden ones."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not any(part.startswith(HIDDEN) for part in path.relative_to(folder).parts)
+    ]

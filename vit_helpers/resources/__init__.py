@@ -11,22 +11,3 @@ from .store import (
     size_in_words,
 )
 from .table import DATASETS, KIT, KIT_FOLDERS, RESOURCES, SOURCES, File, Resource, get
-
-__all__ = [
-    "DATASETS",
-    "KIT",
-    "KIT_FOLDERS",
-    "RESOURCES",
-    "SOURCES",
-    "SPARE_BYTES",
-    "File",
-    "Resource",
-    "ResourceError",
-    "Settings",
-    "bring",
-    "files",
-    "find",
-    "get",
-    "hub_answers",
-    "size_in_words",
-]

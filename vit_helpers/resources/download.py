@@ -1,12 +1,12 @@
 """One bounded download: in time, in size, in forwards, and for typed addresses to public hosts.
 
 The libraries of the Hub try again for up to two minutes before they say that there is no network,
-and each release says it with another exception. A learner in front of a cell needs an answer in
-seconds: `facts` and `to_file` bring pinned files so, and continue where a download broke off.
+and each release with another exception. `facts` and `to_file` answer in seconds, and continue
+where a download broke off.
 
-An address that somebody typed can be a trap. It can name a machine inside your own network that
-answers only to insiders, or forward to one; it can send for ever. So `read` looks a name up once,
-wants every number that it stands for to be public, and connects to exactly that number.
+An address that somebody typed can be a trap: it can name a machine inside your own network, or
+forward to one, or send for ever. So `read` looks a name up once, wants every number that it stands
+for to be public, and connects to exactly that number.
 """
 
 import contextlib
@@ -17,12 +17,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TooLate  # Python's own from 3.11 on
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..errors import CourseError
@@ -48,34 +49,22 @@ class _Again(DownloadError):
     """A failure that may be gone at the next try."""
 
 
-# --- a deadline ----------------------------------------------------------------------------------
-
-
 def within(seconds: float, work: Callable):
-    """The result of `work()`.
+    """The result of `work()`, or `TooLate`; the thread that does it is then left to itself.
 
     The time-out of a socket is not enough: a name server that is gone holds a request for longer,
-    and a server that sends a byte now and then holds it for ever. So a thread does the work.
-
-    Raises:
-        TimeoutError: If it takes longer; the thread is left to itself.
+    and a server that sends a byte now and then holds it for ever.
     """
-    outcome = {}
+    future: Future = Future()
 
     def run():
         try:
-            outcome["value"] = work()
-        except BaseException as error:  # handed on to the caller below
-            outcome["error"] = error
+            future.set_result(work())
+        except BaseException as error:  # `result` raises it again
+            future.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if "error" in outcome:
-        raise outcome["error"]
-    if "value" not in outcome:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return outcome["value"]
+    threading.Thread(target=run, daemon=True).start()
+    return future.result(seconds)
 
 
 # --- connections ---------------------------------------------------------------------------------
@@ -87,8 +76,8 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address stand
 def is_public(address: str) -> bool:
     """Whether a number such as `93.184.215.14` or `2606:2800::1` belongs to the public Internet.
 
-    Loopback, private (RFC 1918), link-local, shared, reserved and multicast addresses do not, in
-    IPv4, in IPv6, and as an IPv4 address that is wrapped into an IPv6 one.
+    Loopback, private, link-local, shared, reserved and multicast addresses do not, also where an
+    IPv4 address is wrapped into an IPv6 one.
     """
     number = ipaddress.ip_address(address.split("%")[0])  # fe80::1%eth0 names an interface, too
     if number.version == 6:
@@ -115,21 +104,12 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args, **kwargs):
         """Let the pools make connections of ours."""
         super().init_poolmanager(*args, **kwargs)
-        connect = self.connect
-
-        class Plain(HTTPConnection):
-            def _new_conn(self):
-                return connect(self.host, self.port, self.timeout)
-
-        class Secure(HTTPSConnection):
-            def _new_conn(self):
-                return connect(self.host, self.port, self.timeout)
-
-        pools = {"http": (HTTPConnectionPool, Plain), "https": (HTTPSConnectionPool, Secure)}
-        self.poolmanager.pool_classes_by_scheme = {
-            scheme: type("Pool", (pool,), {"ConnectionCls": kind})
-            for scheme, (pool, kind) in pools.items()
-        }
+        own = {"_new_conn": lambda made: self.connect(made.host, made.port, made.timeout)}
+        pools = {}
+        for scheme, pool in (("http", HTTPConnectionPool), ("https", HTTPSConnectionPool)):
+            connection = type("Connection", (pool.ConnectionCls,), own)
+            pools[scheme] = type("Pool", (pool,), {"ConnectionCls": connection})
+        self.poolmanager.pool_classes_by_scheme = pools
 
     def connect(self, host: str, port: int, timeout):
         """Look the name up once, check every number behind it, and connect to one of them."""
@@ -169,7 +149,7 @@ def _follow(session, url: str, seconds: float, headers=None, method: str = "GET"
     collected: dict[str, str] = {}
     for _ in range(MAX_FORWARDS + 1):
         if not _is_http(url):
-            raise DownloadError(f"{_short(url)} is no http:// or https:// address")
+            raise DownloadError(f"{short(url)} is no http:// or https:// address")
         response = session.request(
             method, url, headers=headers, stream=True, timeout=seconds, allow_redirects=False
         )
@@ -184,7 +164,7 @@ def _follow(session, url: str, seconds: float, headers=None, method: str = "GET"
             if method == "HEAD":
                 return response, collected
         url = forward
-    raise DownloadError(f"{_short(url)} forwards for ever")
+    raise DownloadError(f"{short(url)} forwards for ever")
 
 
 # --- a typed address -----------------------------------------------------------------------------
@@ -193,16 +173,13 @@ def _follow(session, url: str, seconds: float, headers=None, method: str = "GET"
 def read(url: str) -> bytes:
     """What an address answers: at most `MAX_BYTES`, within `READ_SECONDS` seconds.
 
-    Args:
-        url: Begins with `http://` or `https://`.
-
     Raises:
-        CourseError: If it is no such address, leads to a host that is not public, does not
-            answer, does not end in time, or is too large.
+        CourseError: If it does not begin with http:// or https://, leads to a host that is not
+            public, does not answer, does not end in time, or is too large.
     """
     if not _is_http(url):
         raise CourseError(
-            f"{_short(url)} is no http:// or https:// address, and only those are loaded: save "
+            f"{short(url)} is no http:// or https:// address, and only those are loaded: save "
             "the picture and give its path."
         )
     adapter = _Adapter(public=True)
@@ -210,20 +187,20 @@ def read(url: str) -> bytes:
         return within(READ_SECONDS, lambda: _read(_session(adapter), url))
     except _NotPublic as error:
         raise CourseError(
-            f"{_short(url)} leads to {error}, which is no public address: pictures are loaded "
+            f"{short(url)} leads to {error}, which is no public address: pictures are loaded "
             "from public servers only, so save it and give its path."
         ) from None
     except DownloadError as error:
         advice = "open it in a browser" if "forwards" in str(error) else "check the address"
         raise CourseError(f"{error}: {advice}.") from None
-    except (TimeoutError, requests.Timeout):
+    except (TooLate, requests.Timeout):
         raise CourseError(
-            f"{_short(url)} did not arrive within {READ_SECONDS:g} seconds: choose a smaller "
+            f"{short(url)} did not arrive within {READ_SECONDS:g} seconds: choose a smaller "
             "picture or another server."
         ) from None
     except (OSError, ValueError) as error:  # those of requests are among them
         raise CourseError(
-            f"{_short(url)} could not be loaded ({_reason(error)}): check the address and the "
+            f"{short(url)} could not be loaded ({_reason(error)}): check the address and the "
             "network."
         ) from None
     finally:
@@ -232,36 +209,39 @@ def read(url: str) -> bytes:
 
 def _read(session, url: str) -> bytes:
     response, _ = _follow(session, url, READ_SECONDS)
+    too_large = DownloadError(f"{short(url)} is larger than {MAX_BYTES // 10**6} MB")
     with response:
         if response.status_code != 200:
-            raise DownloadError(f"{_short(url)} answered with status {response.status_code}")
-        length = response.headers.get("Content-Length", "")
-        announced = int(length) if length.isdecimal() else None
-        content = bytearray()
-        cut = None
-        if (announced or 0) <= MAX_BYTES:
-            try:
-                for chunk in response.iter_content(CHUNK):
-                    content += chunk
-                    if len(content) > MAX_BYTES:
-                        break
-            except requests.RequestException as error:
-                cut = error
-    if max(announced or 0, len(content)) > MAX_BYTES:
-        raise DownloadError(f"{_short(url)} is larger than {MAX_BYTES // 10**6} MB")
-    if announced is not None and len(content) < announced:
+            raise DownloadError(f"{short(url)} answered with status {response.status_code}")
+        announced = _whole_number(response.headers.get("Content-Length")) or 0
+        if announced > MAX_BYTES:
+            raise too_large
+        content, cut = bytearray(), None
+        try:
+            for chunk in response.iter_content(CHUNK):
+                content += chunk
+                if len(content) > MAX_BYTES:
+                    raise too_large
+        except requests.RequestException as error:
+            cut = error
+    if len(content) < announced:
         raise ConnectionError(f"broken off before the end of its {announced} bytes")
-    if cut is not None:
+    if cut:
         raise cut
     return bytes(content)
+
+
+def _whole_number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None
 
 
 def _is_http(url: str) -> bool:
     return url.lower().startswith(("http://", "https://"))
 
 
-def _short(url: str) -> str:
-    return url if len(url) <= 100 else url[:99] + "…"
+def short(name: str) -> str:
+    """The beginning of a name or an address, for a sentence."""
+    return name if len(name) <= 100 else name[:99] + "…"
 
 
 def _reason(error: BaseException) -> str:
@@ -297,8 +277,8 @@ def facts(url: str, headers: dict | None = None, tries: int = 1) -> tuple[int | 
     tag = found.get("x-linked-etag") or found.get("etag") or ""
     digits = tag.removeprefix("W/").strip('"')
     kind = {64: "sha256", 40: "git"}.get(len(digits) if re.fullmatch("[0-9a-f]*", digits) else 0)
-    size = found.get("x-linked-size") or found.get("content-length") or ""
-    return int(size) if size.isdecimal() else None, f"{kind}:{digits}" if kind else None
+    size = _whole_number(found.get("x-linked-size") or found.get("content-length"))
+    return size, f"{kind}:{digits}" if kind else None
 
 
 def to_file(
@@ -333,16 +313,14 @@ def to_file(
             return path
         if digest is None:  # nothing would tell whether two halves belong together
             part.unlink(missing_ok=True)
-        resumed = part.is_file()
-        _fill(part, url, size, headers, bar)
-        if not is_whole(part, size, digest) and resumed:  # what was here before may be to blame
-            bar.update(-part.stat().st_size)
-            part.unlink()
+        for resumed in (part.is_file(), False):
             _fill(part, url, size, headers, bar)
-        if not is_whole(part, size, digest):
+            if is_whole(part, size, digest):
+                break
             bar.update(-part.stat().st_size)
             part.unlink()
-            raise DownloadError(f"{path.name} arrived damaged")
+            if not resumed:  # else what was here before may be to blame
+                raise DownloadError(f"{path.name} arrived damaged")
         os.replace(part, path)
     except OSError as error:
         raise DownloadError(f"{path} cannot be written ({error.strerror or error})") from None
@@ -401,7 +379,7 @@ def _append(part: Path, url: str, start: int, most: int, headers, bar) -> int:
 def _request(url: str, seconds: float, headers=None, method: str = "GET"):
     """`(response, headers)` of a request that succeeds within some seconds."""
     if not _is_http(url):
-        raise DownloadError(f"{_short(url)} does not begin with https://, as HF_ENDPOINT must")
+        raise DownloadError(f"{short(url)} does not begin with https://, as HF_ENDPOINT must")
     if not (headers or {}).get("Authorization", "").isascii():
         raise DownloadError("HF_TOKEN has a letter that no token has: copy it again")
     adapter = _Adapter(public=False)
@@ -409,7 +387,7 @@ def _request(url: str, seconds: float, headers=None, method: str = "GET"):
         response, collected = within(
             seconds, lambda: _follow(_session(adapter), url, seconds, headers, method)
         )
-    except TimeoutError:
+    except TooLate:
         adapter.hang_up()
         raise _Again(f"{_host(url)} did not answer within {seconds:g} s") from None
     except requests.RequestException as error:

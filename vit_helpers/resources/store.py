@@ -2,8 +2,7 @@
 
 A resource is a plain folder, `<name>-<revision>`, without links: it can be copied to a stick or a
 share. It is looked for in the folders of `Settings`, then in the cache of the Hugging Face
-libraries. Only what has the right size and digest is used, and nobody is asked over the network
-for what is there.
+libraries. Only what has the right size and digest is used, and nobody is asked for what is there.
 """
 
 import contextlib
@@ -77,10 +76,7 @@ def find(name: str, settings: Settings) -> Path | None:
 
 def files(name: str, folder: Path) -> list[Path]:
     """The files of a resource inside a folder that `find` or `bring` returned."""
-    row = table.get(name)
-    if (folder / LIST).is_file():
-        return sorted(folder / file.path for file in _listed(folder))
-    return sorted(folder / file.path for file in row.files)
+    return sorted(folder / file.path for file in _listed(folder) or table.get(name).files)
 
 
 def folder_name(row: Resource) -> str:
@@ -103,30 +99,27 @@ def _complete(folder: Path) -> bool:
 
 
 def _write_list(folder: Path) -> None:
-    skipped = (LIST, ".part")
-    paths = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith(skipped))
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file()]
     listed = [
         {"path": p.relative_to(folder).as_posix(), "size": p.stat().st_size, "digest": digest_of(p)}
         for p in paths
+        if not p.name.endswith((LIST, ".part"))
     ]
     with written_whole(folder / LIST) as part:
         part.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
 
 
 def _in_hub_cache(row: Resource, hub_cache: Path | None) -> Path | None:
-    """The snapshot that `huggingface_hub` keeps, if it has all files.
-
-    It names a file's content by its digest, so even there a damaged file is found out.
-    """
+    """The snapshot of `huggingface_hub`, if it has all files: their digests are their names."""
     if row.kind == "photo" or hub_cache is None:
         return None
     repository = f"{row.kind}s--" + row.hub_id.replace("/", "--")
     snapshot = hub_cache / repository / "snapshots" / str(row.revision)
     kinds = {64: "sha256", 40: "git"}
-    for file in row.files:
-        kind = kinds.get(len((snapshot / file.path).resolve().name))
-        digest = f"{kind}:{(snapshot / file.path).resolve().name}"
-        if kind is None or not is_whole(snapshot / file.path, None, digest):
+    for path in (snapshot / file.path for file in row.files):
+        digest = path.resolve().name
+        kind = kinds.get(len(digest))
+        if kind is None or not is_whole(path, None, f"{kind}:{digest}"):
             return None
     return snapshot
 

@@ -1,9 +1,4 @@
-"""Every outside thing that the course uses, by name: where it is on the Hub and its offline twin.
-
-One table, one row a resource. A row names the files of a repository of the Hugging Face Hub at a
-pinned revision, other places where there are some, and the folder or file of the offline kit that
-takes its place without a network. How a row gets onto this machine is in `store`.
-"""
+"""Every outside thing that the course uses, one row each: where it is on the Hub, and its twin."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +8,7 @@ from ..errors import one_of
 
 KIT = offline_kit.KIT
 
-# Folders of the kit that both sources use.
-KIT_FOLDERS = ("photos", "heldout", "my_folder")
-
+KIT_FOLDERS = ("photos", "heldout", "my_folder")  # that both sources use
 SOURCES = ("auto", "hub", "offline")
 
 
@@ -48,7 +41,7 @@ class Resource:
         revision: Commit of that repository, so that the course sees the same bytes tomorrow.
         files: The files of the repository that are needed.
         size: About how many bytes that is.
-        twin: Path of the offline twin inside the kit.
+        twin: Path inside the offline kit of what takes its place without a network.
         licence: Licence of the Hub's original.
         description: One line for a reader: what the Hub's original is.
         twin_description: The same for the offline twin.
@@ -75,20 +68,14 @@ class Resource:
 
     def address(self, file: File, endpoint: str) -> str:
         """Where a file of this row comes from."""
-        if file.url:
-            return file.url
         prefix = "" if self.kind == "model" else f"{self.kind}s/"
-        return f"{endpoint}/{prefix}{self.hub_id}/resolve/{self.revision}/{file.path}"
+        on_hub = f"{endpoint}/{prefix}{self.hub_id}/resolve/{self.revision}/{file.path}"
+        return file.url or on_hub
 
     @property
     def twin_path(self) -> Path:
-        """Path of the offline twin, whole and unchanged: its checksums are compared first.
-
-        Raises:
-            CourseError: If a file of the twin is missing or damaged.
-        """
-        offline_kit.verify_twin(self.twin, KIT)
-        return KIT / self.twin
+        """Path of the offline twin; raises `CourseError` if a file is missing or damaged."""
+        return offline_kit.verify(self.twin, KIT)
 
 
 def _flowers(name: str, size: int, md5: str) -> File:
@@ -104,10 +91,8 @@ RESOURCES = {
             kind="model",
             hub_id="google/vit-base-patch16-224",
             revision="3f49326eb077187dfe1c2a2bb15fbd74e6ab91e3",
-            files=(
-                File("config.json"),
-                File("preprocessor_config.json"),
-                File("model.safetensors"),
+            files=tuple(
+                map(File, ("config.json", "preprocessor_config.json", "model.safetensors"))
             ),
             size=346_400_000,
             twin="quarter",
@@ -192,8 +177,6 @@ RESOURCES = {
         ),
     )
 }
-
-
 DATASETS = tuple(name for name, row in RESOURCES.items() if row.kind == "dataset")
 
 
