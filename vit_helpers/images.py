@@ -99,11 +99,7 @@ def _from_numbers(source) -> Image.Image:
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-    """The picture in the bytes of a file, upright and in RGB.
-
-    Args:
-        content: The file.
-        name: What to call it in a message.
+    """The picture in the bytes of a file, upright and in RGB; `name` is its name in a message.
 
     Raises:
         CourseError: If it is not a picture, or unpacks to more than 89 million pixels.
@@ -118,8 +114,13 @@ def decode(content: bytes, name: str) -> Image.Image:
     return _safely(make, name)
 
 
+# What PIL raises over a file that is broken.
+_BROKEN = (OSError, SyntaxError, TypeError, ValueError, KeyError, IndexError, struct.error)
+
+
 def _safely(make, name: str) -> Image.Image:
     """The picture that `make` returns; what PIL raises over a bad one becomes a sentence."""
+    name = download.short(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # small faults in a file that can be read
@@ -131,18 +132,14 @@ def _safely(make, name: str) -> Image.Image:
         return picture
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise CourseError(
-            f"{download.short(name)!r} unpacks to more than {MAX_PIXELS // 10**6} million pixels, "
-            "which could fill the memory: make it smaller."
+            f"{name!r} unpacks to more than {MAX_PIXELS // 10**6} million pixels, which could "
+            "fill the memory: make it smaller."
         ) from None
     except _BROKEN as error:
         raise CourseError(
-            f"{download.short(name)!r} is not a picture that can be read ({type(error).__name__}): "
-            "use a JPEG, PNG or WebP file."
+            f"{name!r} is not a picture that can be read ({type(error).__name__}): use a JPEG, "
+            "PNG or WebP file."
         ) from None
-
-
-# What PIL raises over a file that is broken.
-_BROKEN = (OSError, SyntaxError, TypeError, ValueError, KeyError, IndexError, struct.error)
 
 
 # --- to RGB --------------------------------------------------------------------------------------
@@ -175,7 +172,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in ("La", "RGBa"):  # colours multiplied by their opacity
         picture = picture.convert(picture.mode.replace("a", "A"))
     if picture.mode == "LAB":
-        picture = _lab_to_rgb(picture)
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        picture = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB") or picture
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
@@ -223,20 +221,11 @@ def _to_grey(picture: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _lab_to_rgb(picture: Image.Image) -> Image.Image:
-    lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(picture, lab, rgb, outputMode="RGB")
-    return picture.convert("RGB") if converted is None else converted
-
-
 # --- to the numbers of a model -------------------------------------------------------------------
 
 
 def to_pixels(pictures, processor, resized: bool = False):
-    """What a model takes: `pixel_values` (n, 3, H, W), made as the processor says.
-
-    Every step is the processor's own: size, crop, resampling, scale, mean and deviation, and a
-    step that it leaves out is left out.
+    """What a model takes: `pixel_values` (n, 3, H, W), made by the processor's own steps.
 
     Args:
         pictures: One picture or a list: whatever `load_image` takes, or uint8 tensors (3, H, W).
@@ -265,7 +254,7 @@ def to_pixels(pictures, processor, resized: bool = False):
 def resized(picture, processor):
     """A picture after the processor's first steps, as uint8 (C, H, W); `None` if it has others.
 
-    `to_pixels(..., resized=True)` takes the rest of the steps. A set keeps its pictures like this.
+    `to_pixels(..., resized=True)` takes the rest of the steps.
     """
     import torch
 
@@ -303,11 +292,7 @@ def _processed(tensors: list, processor, skip: dict):
 
 
 def model_size(processor) -> tuple[int, int]:
-    """`(height, width)` in pixels of the pictures that the processor makes.
-
-    Raises:
-        CourseError: If it does not make one size of all pictures.
-    """
+    """`(height, width)` of the pictures that the processor makes, or a `CourseError`."""
     crops = getattr(processor, "do_center_crop", None)
     size = getattr(processor, "crop_size" if crops else "size", None) or {}
     if "height" in size and "width" in size and (crops or getattr(processor, "do_resize", True)):
@@ -348,12 +333,11 @@ def to_tensor(picture):
 
 def _check_enlarged(width: int, height: int, processor) -> None:
     """Refuse a long, thin picture that the processor would blow up to gigabytes."""
-    target = getattr(processor, "size", None) or {}
-    shortest = target["shortest_edge"] if "shortest_edge" in target else None
-    if not shortest or not getattr(processor, "do_resize", True):
+    target = dict(getattr(processor, "size", None) or {})
+    shortest = target.get("shortest_edge") if getattr(processor, "do_resize", True) else None
+    if not shortest or "longest_edge" in target:
         return
-    ratio = max(width, height) / min(width, height)
-    if ratio * shortest**2 > MAX_PIXELS and "longest_edge" not in target:
+    if max(width, height) / min(width, height) * shortest**2 > MAX_PIXELS:
         raise CourseError(
             f"A picture of {width} x {height} pixels is too long and thin: its shorter side would "
             f"be enlarged to {shortest} pixels. Crop it first."
@@ -373,17 +357,13 @@ def unnormalise(pixels, processor):
 
 
 def patches(pixels, size: int):
-    """Cut pictures into the squares that a ViT turns into tokens.
-
-    Args:
-        pixels: Shape (B, C, H, W), with H and W multiples of `size`.
-        size: Side of a patch in pixels.
+    """Cut pictures (B, C, H, W) into the squares that a ViT turns into tokens.
 
     Returns:
         Shape (B, H/size * W/size, C, size, size), row by row from the top left.
 
     Raises:
-        CourseError: If the patches do not fit.
+        CourseError: If patches of that size do not fit.
     """
     b, c, h, w = pixels.shape
     if size < 1 or h % size or w % size:

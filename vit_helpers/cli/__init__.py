@@ -1,7 +1,7 @@
 """The command line: `python -m vit_helpers COMMAND`; `--help` lists the commands.
 
-Commands for maintainers and instructors live in `course/` and `benchmarks/` of the repository.
-From a clone they are passed on; a wheel has neither, and says so.
+Those for maintainers and instructors live in `course/` and `benchmarks/`: from a clone they are
+passed on; a wheel has neither, and says so.
 """
 
 import argparse

@@ -1,14 +1,13 @@
 """`python -m vit_helpers train`: the training of notebooks 02 and 04 without a notebook.
 
-It learns from a data set of the course or from a folder of your own, with the same functions as
-in the notebooks. `accelerate launch -m vit_helpers train ...` runs it on several GPUs or
-processes: each takes batches of its own, and the first one prints and writes.
+It learns from a data set of the course or from a folder of your own, with the functions of the
+notebooks. `accelerate launch -m vit_helpers train ...` runs it on several GPUs or processes: each
+takes batches of its own, and the first one prints and writes.
 """
 
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,24 +38,9 @@ STOPPED = 130  # the exit status of a program that Ctrl-C ended
 
 @dataclass(frozen=True)
 class Request:
-    """What to train, on what, and how. `None` stands for the value in `RECIPES`.
+    """What to train, on what, and how: the options of the command, explained by its `--help`.
 
-    Attributes:
-        dataset: `cifar10`, `flowers102`, or `None` for a folder with the recipe `folder`.
-        folder: Pictures of your own: see `data.load_folder`.
-        model: A folder of `save_pretrained` or an id of the Hub in place of the classifier.
-        to: Where the trained model, `history.csv`, `result.json` and the checkpoint go; `None`
-            for `build/train/` and the name of the data set, in the working folder.
-        epochs: Passes over the training set.
-        batch: Pictures in a batch of each process.
-        lr: Highest learning rate.
-        head_lr: The same for the head.
-        freeze: How many of the first blocks stay as they are.
-        pictures: At most so many training pictures; `None` for all.
-        test_pictures: The same for validation and for test.
-        keep_patches: Share of the patches that a training picture shows.
-        augment: Whether training pictures are cropped and mirrored at random.
-        label_smoothing: See `training.fit`.
+    `None` stands for the value in `RECIPES`.
     """
 
     dataset: str | None = None
@@ -114,10 +98,7 @@ def run(request: Request) -> int:
     """
     request.check()
     first = int(os.environ.get("RANK", "0")) == 0  # set by accelerate's launcher
-    with contextlib.ExitStack() as stack:
-        if not first:
-            silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-            stack.enter_context(contextlib.redirect_stdout(silence))
+    with contextlib.nullcontext() if first else contextlib.redirect_stdout(None):
         try:
             return _run(request, first)
         except KeyboardInterrupt:
@@ -131,11 +112,14 @@ def _run(request: Request, first: bool) -> int:
     needs = [] if request.model else ["classifier"]
     if request.dataset and request.folder is None:
         needs.append(request.dataset)
-    runtime.start(*needs)
+    rt = runtime.start(*needs)
+    path = request.model or rt.locate("classifier")
     splits = load_splits(request)
-    processor = models.load_processor(request.model or runtime.current().locate("classifier"))
-    model = models.load_with_new_head(data.class_names(splits["train"]), path=request.model)
-    freeze(model, request.value("freeze"))
+    processor = models.load_processor(path)
+    model = models.load_with_new_head(data.class_names(splits["train"]), path=path)
+    if first_blocks := request.value("freeze"):  # so many, or a share of them
+        depth = len(models.blocks(model)) if isinstance(first_blocks, float) else 1
+        models.freeze(model, round(first_blocks * depth))
     sets = picture_sets(request, processor, splits)
     epochs, count = request.value("epochs"), len(sets["train"])
     plural = "s" * (epochs != 1)
@@ -146,7 +130,7 @@ def _run(request: Request, first: bool) -> int:
     if first:  # the others have nothing to write, and the test set is looked at once
         test = training.evaluate(model, data.loader(sets["test"], request.value("batch")), "test")
         write(request.results, history, test, model, processor)
-    sys.stdout.flush()
+    print(end="", flush=True)
     return 0
 
 
@@ -154,12 +138,10 @@ def _run(request: Request, first: bool) -> int:
 
 
 def load_splits(request: Request) -> dict:
-    """The splits `train`, `validation` and `test` of a data set; a folder is checked first.
-
-    Of a split that is missing, a part of the training pictures takes the place.
+    """The splits `train`, `validation` and `test`; what is missing is cut off the first.
 
     Raises:
-        CourseError: If the folder has faults that would make the result false or impossible.
+        CourseError: If a folder has faults that would make the result false or impossible.
     """
     if request.folder is None:
         import datasets
@@ -200,18 +182,8 @@ def check(folder: Path) -> None:
         )
 
 
-def picture_sets(request: Request, processor, splits=None) -> dict[str, data.PictureSet]:
-    """Training, validation and test pictures by the name of their split.
-
-    Args:
-        request: What was asked for.
-        processor: Of the model.
-        splits: As from `load_splits`, which is asked where they are not given.
-
-    Raises:
-        CourseError: If a picture cannot be read, or a limit is below one picture a class.
-    """
-    splits = load_splits(request) if splits is None else splits
+def picture_sets(request: Request, processor, splits) -> dict[str, data.PictureSet]:
+    """Training, validation and test pictures by the name of their split."""
     seed, names = runtime.current().seed, data.class_names(splits["train"])
     still = data.eval_transform(processor)
     moving = data.train_transform(processor) if request.augment else still
@@ -219,20 +191,11 @@ def picture_sets(request: Request, processor, splits=None) -> dict[str, data.Pic
     for name in ("train", "validation", "test"):
         limit = request.pictures if name == "train" else request.test_pictures
         part = data.balanced_subset(splits[name], limit, seed=seed)
-        transform = moving if name == "train" else still
-        sets[name] = data.PictureSet(part, transform, names=names)
+        sets[name] = data.PictureSet(part, moving if name == "train" else still, names=names)
     return sets
 
 
 # --- training ------------------------------------------------------------------------------------
-
-
-def freeze(model, first_blocks: float) -> None:
-    """Freeze the first blocks: so many, or such a share of them."""
-    if first_blocks:
-        share = isinstance(first_blocks, float)
-        depth = len(models.blocks(model)) if share else 1
-        models.freeze(model, round(first_blocks * depth))
 
 
 def fit(request: Request, model, sets: Mapping) -> training.History:
