@@ -32,20 +32,18 @@ def _said_plainly(path: str | Path):
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = f"{lines[0].rstrip('.')}. Give an id of the Hub or a folder of save_pretrained."
         weights = Path(path) / "model.safetensors"
-        if weights.is_file() and weights.stat().st_size < 1000:
-            with weights.open("rb") as file:
-                if file.read(20).startswith(b"version https://git-"):
-                    reason = "model.safetensors is a pointer of Git LFS: fetch it (git lfs pull)."
-        raise CourseError(
-            f"{str(path)!r} cannot be loaded as an image classifier: {reason}"
-        ) from None
+        small = weights.is_file() and weights.stat().st_size < 1000
+        if small and weights.read_bytes().startswith(b"version https://git-"):
+            reason = "model.safetensors is a pointer of Git LFS: fetch it (git lfs pull)."
+        text = f"{str(path)!r} cannot be loaded as an image classifier: {reason}"
+        raise CourseError(text) from None
 
 
 def load_processor(path: str | Path):
-    """The image processor of a model; raises `CourseError` if there is none.
+    """The image processor in a folder of `save_pretrained` or of an id of the Hub.
 
-    Args:
-        path: A folder of `save_pretrained` or an id of the Hub.
+    Raises:
+        CourseError: If there is none.
     """
     from transformers import AutoImageProcessor
 
@@ -291,28 +289,21 @@ def _count(part: nn.Module) -> np.ndarray:
 
 
 def timm_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a ViT under the names of timm, e.g. `blocks.0.attn.qkv.weight`, as copies.
+    """The weights of a `ViTForImageClassification` under timm's names, as copies on the CPU.
 
-    timm keeps the matrices of query, key and value as one, in that order.
-
-    Args:
-        model: A `ViTForImageClassification` of transformers 4.57 or 5.
+    Such as `blocks.0.attn.qkv.weight`: there query, key and value are one matrix, in that order.
 
     Raises:
         CourseError: If the model has other parts than a ViT.
     """
-    weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
     renamed = {}
-    for name, weight in weights.items():
-        for pattern, new in TIMM_NAMES:
-            name, found = re.subn(pattern, new, name)
-            if found:
-                break
-        else:
+    for name, weight in model.state_dict().items():
+        new = next((re.sub(p, new, name) for p, new in TIMM_NAMES if re.match(p, name)), None)
+        if new is None:
             raise CourseError(
                 f"timm's ViT has no part {name!r}: this needs a ViTForImageClassification."
             )
-        renamed[name] = weight
+        renamed[new] = weight.detach().cpu().clone()
     for block in range(len(blocks(model))):
         for kind in ("weight", "bias"):
             parts = [f"blocks.{block}.attn.{part}.{kind}" for part in "qkv"]
