@@ -112,11 +112,7 @@ def most_pictures() -> int | None:
 
 
 def settings() -> resources.Settings:
-    """Where resources are looked for on this machine, and how they may be brought.
-
-    Raises:
-        CourseError: If `VIT_CACHE` names the home folder of somebody who has none here.
-    """
+    """Where resources are looked for on this machine, and how they may be brought."""
     try:
         home = Path.home()
     except RuntimeError:  # a number for a user, as in some containers
@@ -192,7 +188,7 @@ def missing_compiler(device) -> str:
 
 
 def start(*needs: str) -> Runtime:
-    """Decide device, source and profile, seed everything, and print the banner.
+    """Decide device, source and profile, bring what a notebook needs, and print the banner.
 
     Args:
         needs: Names of the resources that this notebook uses (see `resources.RESOURCES`).
@@ -233,9 +229,6 @@ def choose_source(wanted: str, needs: tuple[str, ...]) -> tuple[str, str]:
 
     Returns:
         `(source, notice)`: `hub` or `offline`, and what to tell the reader, or an empty text.
-
-    Raises:
-        CourseError: If `hub` is wanted and a resource cannot be downloaded.
     """
     if wanted == "offline":
         return "offline", ""

@@ -10,7 +10,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from .. import resources
+from .. import resources, runtime
 from ..errors import CourseError
 
 # Command -> the package of the repository that has it, and what it does.
@@ -31,8 +31,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m vit_helpers", description=__doc__.split("\n")[0])
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="say what will and will not work on this machine")
-    prefetch = commands.add_parser("prefetch", help="download all that the course needs")
-    prefetch.add_argument("--to", type=Path, help="a folder to copy or share (set VIT_CACHE to it)")
+    bring = commands.add_parser("prefetch", help="download all that the course needs")
+    bring.add_argument("--to", type=Path, help="a folder to copy or share (set VIT_CACHE to it)")
     text = "fine-tune and save; runs under accelerate launch"
     _add_train(commands.add_parser("train", help=text))
     for name, (package, text) in ELSEWHERE.items():
@@ -75,9 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             return doctor.run()
         if options.command == "prefetch":
-            from . import prefetch
-
-            return prefetch.run(options.to)
+            return prefetch(options.to)
         from . import train  # needs torch, which the other commands do without
 
         values = {name: value for name, value in vars(options).items() if name != "command"}
@@ -88,6 +86,20 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
+
+
+def prefetch(to: Path | None) -> int:
+    """Bring every resource to this machine, or into a folder. Returns 0."""
+    folders = resources.bring(tuple(resources.RESOURCES), runtime.settings(), to, tries=2)
+    total = 0
+    for name, folder in folders.items():
+        size = sum(path.stat().st_size for path in resources.files(name, folder))
+        total += size
+        print(f"{name:<12} {size / 1e6:>8,.1f} MB  {folder}")
+    print(f"{'together':<12} {total / 1e6:>8,.1f} MB")
+    if to:
+        print(f"On each machine that can read this folder: VIT_CACHE={to.absolute()}")
+    return 0
 
 
 def _pass_on(command: str, *arguments: str) -> int:

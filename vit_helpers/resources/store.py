@@ -68,10 +68,8 @@ class Settings:
 def find(name: str, settings: Settings) -> Path | None:
     """Folder of a resource on this machine if it is complete and undamaged, else `None`."""
     row = table.get(name)
-    for place in settings.folders:
-        if _complete(place / folder_name(row)):
-            return place / folder_name(row)
-    return _in_hub_cache(row, settings.hub_cache)
+    folders = (place / folder_name(row) for place in settings.folders)
+    return next(filter(_complete, folders), None) or _in_hub_cache(row, settings.hub_cache)
 
 
 def files(name: str, folder: Path) -> list[Path]:
@@ -99,11 +97,10 @@ def _complete(folder: Path) -> bool:
 
 
 def _write_list(folder: Path) -> None:
-    paths = [p for p in sorted(folder.rglob("*")) if p.is_file()]
     listed = [
         {"path": p.relative_to(folder).as_posix(), "size": p.stat().st_size, "digest": digest_of(p)}
-        for p in paths
-        if not p.name.endswith((LIST, ".part"))
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and not p.name.endswith((LIST, ".part"))
     ]
     with written_whole(folder / LIST) as part:
         part.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
@@ -206,7 +203,7 @@ def _download(missing: list[Resource], folders, to: Path, settings: Settings, tr
     """Ask everybody before the first byte is fetched, so that a dead network is known soon."""
     plan = {}
     for row in sorted(missing, key=lambda row: bool(row.mirror)):  # what has no other way first
-        plan[row.name] = _first_that_answers(row, _ways(row), settings, tries)
+        plan[row.name] = _first_that_answers(row, row.ways, settings, tries)
     _check_space({name: listed for name, (listed, _) in plan.items()}, folders, to)
     for row in missing:
         size = size_in_words(sum(f.size or row.size for f in plan[row.name][0]))
@@ -217,12 +214,6 @@ def _download(missing: list[Resource], folders, to: Path, settings: Settings, tr
             progress.set_description_str(row.name)
             listed, others = plan[row.name]
             _bring_one(row, listed, others, folders[row.name], settings, progress)
-
-
-def _ways(row: Resource) -> list[tuple[File, ...]]:
-    """The places that a row can come from: each a list of files."""
-    ways = [row.files] + ([row.mirror] if row.mirror else [])
-    return ways[::-1] if row.mirror_first else ways
 
 
 def _first_that_answers(row: Resource, ways, settings: Settings, tries: int = 1):

@@ -66,6 +66,12 @@ class Resource:
         """The description of what a notebook with this source (`hub` or `offline`) uses."""
         return self.twin_description if source == "offline" else self.description
 
+    @property
+    def ways(self) -> list[tuple[File, ...]]:
+        """The places that it can come from: each a list of files."""
+        ways = [way for way in (self.files, self.mirror) if way]
+        return ways[::-1] if self.mirror_first else ways
+
     def address(self, file: File, endpoint: str) -> str:
         """Where a file of this row comes from."""
         prefix = "" if self.kind == "model" else f"{self.kind}s/"
