@@ -63,15 +63,15 @@ def run(request: Request) -> int:
     chosen = baseline + [v for v in chosen if v not in baseline]
     rt = runtime.start("classifier", "cifar10")
     count = rt.pick(quick=200, full=1000) if request.pictures is None else request.pictures
-    for batch in request.batches:
-        if not 1 <= batch <= count:
-            raise CourseError(f"The batch {batch} must be from 1 to the {count} pictures.")
     path = request.model or rt.locate("classifier")
     model, processor = models.load(path, attn_implementation="eager")
     models.blocks(model)  # a model that is no ViT is refused before anything else is done
     if request.widen != 1:
         model = widen(model, request.widen).to(rt.device)
     own, labels = data.evaluation_images(model, count, rt.seed)
+    for batch in request.batches:
+        if not 1 <= batch <= len(own):
+            raise CourseError(f"The batch {batch} must be from 1 to the {len(own)} pictures.")
     pictures = images.to_pixels(own, processor)
     request.folder.mkdir(parents=True, exist_ok=True)
     calibration = _calibration(processor, rt.seed)

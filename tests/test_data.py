@@ -443,16 +443,9 @@ def test_own_pictures_are_of_classes_that_the_classifier_names_mostly_right(clas
     assert (answers == labels[::10]).float().mean() > 0.6
 
 
-def test_more_own_pictures_are_other_views_with_the_same_labels(classifier):
-    few, labels = data.evaluation_images(classifier)
-    many, more = data.evaluation_images(classifier, 450)
-    assert len(many) == len(more) == 450
-    assert more[:200].tolist() == more[200:400].tolist() == labels.tolist()
-    assert many[:200] == few
-    assert many[200].tobytes() != few[0].tobytes()
-    assert [p.tobytes() for p in many] == [
-        p.tobytes() for p in data.evaluation_images(classifier, 450)[0]
-    ]
+def test_more_own_pictures_than_there_are(classifier):
+    pictures, labels = data.evaluation_images(classifier, 450)
+    assert len(pictures) == len(labels) == 200
 
 
 def test_own_pictures_have_no_labels_for_a_model_with_other_names(classifier):

@@ -118,7 +118,7 @@ def test_fine_tuning_is_faster_in_the_cards_own_format(rt, large, monkeypatch):
 
 def test_inference_is_faster_in_half_precision_and_answers_the_same(rt, large):
     half = "PyTorch bf16" if rt.precision == torch.bfloat16 else "PyTorch fp16"
-    own, _ = data.evaluation_images(large, 256, 0)
+    own, _ = data.evaluation_images(large, 200, 0)
     pictures = images.to_pixels(own, factories.processor())
     context = variants.ExportContext(large, pictures[:8])
     attempts = variants.build(context, variants.select(efficiency.BASELINE, half))

@@ -51,8 +51,7 @@ def train_transform(processor, scale=(0.6, 1.0), colour=None) -> Transform:
         processor: Gives size, interpolation, mean and deviation.
         scale: Smallest and largest share of the area that a crop keeps. The default of
             torchvision, 0.08, can cut 9 x 9 pixels out of a 32 x 32 picture.
-        colour: How much brightness, contrast, saturation and hue may change, as in
-            `torchvision.transforms.v2.ColorJitter`; `None` leaves the colours alone.
+        colour: Arguments of `torchvision.transforms.v2.ColorJitter`; `None` for no change.
     """
     from torchvision.transforms import v2
 
@@ -67,11 +66,9 @@ class PictureSet(torch.utils.data.Dataset):
     """A split of a data set, decoded once and kept in memory as uint8.
 
     Where the decoded pictures would take more than half of the free memory, they are decoded
-    whenever they are asked for, and `loader` spreads that over worker processes.
-
-    Large pictures are made smaller once: for `eval_transform` by the processor's own first steps,
-    so the result is what it makes of the original; for others so that the shorter side has
-    `MAX_SIDE` pixels.
+    whenever they are asked for, and `loader` spreads that over worker processes. Large pictures
+    are made smaller once: for `eval_transform` by the processor's own first steps, which changes
+    no result; for others so that the shorter side has `MAX_SIDE` pixels.
 
     Args:
         dataset: A split with a picture column and `label`.
@@ -204,7 +201,7 @@ def loader(pictures, batch_size: int, shuffle: bool = False):
     """A `DataLoader` of `(pixel_values (B, 3, H, W), labels (B,))` with its own order.
 
     Args:
-        pictures: A `PictureSet`, or any data set of `(pixel_values, label)`.
+        pictures: A `PictureSet`, or any data set of `(pixel_values, label)`; not an empty one.
         batch_size: Pictures in a batch; the last one may be smaller.
         shuffle: Whether to draw a new order for each pass. `training.fit` seeds it.
 
