@@ -43,11 +43,11 @@ def load_image(source=None) -> Image.Image:
     if source is None:
         from . import runtime
 
-        return load_image(runtime.current().locate("photo"))
+        source = runtime.current().locate("photo")
     if isinstance(source, dict) and ("bytes" in source or "path" in source):
-        name = source.get("path") or "the picture"
-        content = source.get("bytes")
-        return load_image(source.get("path") or "") if content is None else decode(content, name)
+        if source.get("bytes") is not None:
+            return decode(source["bytes"], source.get("path") or "the picture")
+        source = source.get("path") or ""
     if hasattr(source, "read") and not isinstance(source, Image.Image):
         source = source.read()
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -304,14 +304,12 @@ def model_size(processor) -> tuple[int, int]:
 
 
 def interpolation(processor):
-    """How the processor resizes, as torchvision names it; bicubic in place of Lanczos."""
+    """How the processor resizes, or what comes nearest to it in torchvision."""
     from torchvision.transforms import InterpolationMode
 
-    names = {0: "NEAREST", 1: "BICUBIC", 2: "BILINEAR", 3: "BICUBIC", 4: "BOX", 5: "HAMMING"}
-    how = getattr(processor, "resample", None)
-    name = names.get(2 if how is None else int(how), "BILINEAR")
     # torchvision has box and Hamming filters for PIL pictures only.
-    return InterpolationMode["BILINEAR" if name in ("BOX", "HAMMING") else name]
+    names = {0: "NEAREST", 1: "BICUBIC", 3: "BICUBIC"}
+    return InterpolationMode[names.get(getattr(processor, "resample", None), "BILINEAR")]
 
 
 def channels(processor) -> int:
