@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageCms
 
+from . import runtime
 from .errors import CourseError
 from .resources import download
 
@@ -41,8 +42,6 @@ def load_image(source=None) -> Image.Image:
             pixels, or the bytes are not a picture.
     """
     if source is None:
-        from . import runtime
-
         source = runtime.current().locate("photo")
     if isinstance(source, dict) and ("bytes" in source or "path" in source):
         if source.get("bytes") is not None:

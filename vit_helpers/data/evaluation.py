@@ -26,11 +26,11 @@ def evaluation_images(model, n: int = 200, seed: int = 0):
         `(pictures, labels)`: PIL pictures, and their labels as the classifier numbers them (N,),
         or `None` where its classes have other names.
     """
+    from datasets import load_dataset  # it reads the environment that `runtime.start` sets
+
     n = whole_number("n", n, least=1)
     if runtime.current().source == "hub":
-        import datasets
-
-        test = datasets.load_dataset(runtime.current().locate("cifar10"))["test"]
+        test = load_dataset(runtime.current().locate("cifar10"))["test"]
         deer = class_names(test).index("deer")
         known = [row for row, label in enumerate(test["label"]) if label != deer]
         chosen = [known[i] for i in random_indices(len(known), min(n, len(known)), seed)]
@@ -44,10 +44,10 @@ def evaluation_images(model, n: int = 200, seed: int = 0):
 
 def _kit_pictures() -> tuple[list[Image.Image], list[str]]:
     """The kit's held-out pictures and photographs, with the names of what they show."""
-    import datasets
+    from datasets import load_dataset
 
     rt = runtime.current()
-    heldout = datasets.load_dataset(rt.locate("heldout"))["test"]
+    heldout = load_dataset(rt.locate("heldout"))["test"]
     pictures = [images.to_rgb(picture) for picture in heldout["image"]]
     said = [class_names(heldout)[label] for label in heldout["label"]]
     for path in sorted(Path(rt.locate("photos")).glob("*.jpg")):

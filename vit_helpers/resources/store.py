@@ -216,9 +216,9 @@ def _download(missing: list[Resource], folders, to: Path, settings: Settings, tr
             _bring_one(row, listed, others, folders[row.name], settings, progress)
 
 
-def _first_that_answers(row: Resource, ways, settings: Settings, tries: int = 1):
-    """`(files of the first way that answers, the ways after it)`."""
-    reasons = []
+def _first_that_answers(row: Resource, ways, settings: Settings, tries: int = 1, failed=()):
+    """`(files of the first way that answers, the ways after it)`; `failed` says why others did."""
+    reasons = [*failed]
     for number, way in enumerate(ways):
         try:
             return [_ask(row, file, settings, tries) for file in way], ways[number + 1 :]
@@ -227,7 +227,7 @@ def _first_that_answers(row: Resource, ways, settings: Settings, tries: int = 1)
     raise ResourceError(row, ", and its mirror: ".join(dict.fromkeys(reasons))) from None
 
 
-def _bring_one(row: Resource, listed: list[File], others, folder: Path, settings, progress) -> None:
+def _bring_one(row: Resource, listed: list[File], others, folder, settings, progress, failed=()):
     """Fetch the files of the way that answered; where that fails, those of the next one."""
     try:
         for file in listed:
@@ -238,15 +238,10 @@ def _bring_one(row: Resource, listed: list[File], others, folder: Path, settings
                 path.unlink()
                 raise download.DownloadError("what arrived is no whole picture")
     except download.DownloadError as error:
-        if not others:
-            raise ResourceError(row, str(error)) from None
-        try:
-            listed, others = _first_that_answers(row, others, settings)
-            progress.total = (progress.total or 0) + sum(f.size or 0 for f in listed)
-            return _bring_one(row, listed, others, folder, settings, progress)
-        except ResourceError as second:
-            reason = second.reason.partition("could not be downloaded: ")[2]
-            raise ResourceError(row, f"{error}, and its mirror: {reason}") from None
+        failed = (*failed, str(error))
+        listed, others = _first_that_answers(row, others, settings, failed=failed)
+        progress.total = (progress.total or 0) + sum(f.size or 0 for f in listed)
+        return _bring_one(row, listed, others, folder, settings, progress, failed)
     with _writing(folder):
         if any(file.path.startswith("original/") for file in listed):
             shutil.rmtree(folder / "data", ignore_errors=True)  # what the Hub began to send
@@ -282,10 +277,8 @@ def _writing(folder: Path):
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise CourseError(
-            f"{folder} cannot be written ({reason}): make room and try again."
-        ) from None
+        text = f"{folder} cannot be written ({error.strerror or error}): make room and try again."
+        raise CourseError(text) from None
 
 
 def _writable(tried: list[Path]) -> Path:
@@ -311,9 +304,8 @@ def _check_space(plan: dict[str, list[File]], folders: dict[str, Path], to: Path
     free = shutil.disk_usage(to).free
     if free < need + SPARE_BYTES:
         raise CourseError(
-            f"{', '.join(plan)} need {size_in_words(need)}, but {to} has "
-            f"{size_in_words(free)} left: "
-            "make room, or set VIT_CACHE to a folder on another disk."
+            f"{', '.join(plan)} need {size_in_words(need)}, but {to} has {size_in_words(free)} "
+            "left: make room, or set VIT_CACHE to a folder on another disk."
         )
 
 
