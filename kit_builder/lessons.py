@@ -76,7 +76,7 @@ def flowers_from_scratch() -> float:
     loaders = {}
     for name, part in parts.items():
         learns = name == "train"
-        moving = data.train_transform(processor, scale=(0.6, 1.0))
+        moving = data.train_transform(processor)
         transform = moving if learns else data.eval_transform(processor)
         pictures = data.PictureSet(part, transform)
         loaders[name] = data.loader(pictures, FLOWERS["batch"], shuffle=learns)

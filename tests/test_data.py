@@ -155,14 +155,12 @@ def test_train_transform_is_random_and_in_range(rt):
     assert 0 <= shown.min() and shown.max() <= 1
 
 
-def test_training_colours_change_only_where_asked(rt):
+def test_training_keeps_the_colours(rt):
     processor = factories.processor()
     picture = torch.full((3, 32, 32), 100, dtype=torch.uint8)
     picture[0] = 200  # one plain red: crops and flips cannot change it
     kept = data.train_transform(processor)(picture)
-    changed = data.train_transform(processor, colour=(0.4, 0.4, 0.8, 0.1))(picture)
     assert torch.equal(kept, data.eval_transform(processor)(picture))
-    assert (kept - changed).abs().max() > 0.05
 
 
 def test_unnormalise_undoes_the_normalisation(rt):
