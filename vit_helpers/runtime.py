@@ -345,11 +345,6 @@ def synchronise(device) -> None:
         torch.mps.synchronize()
 
 
-def announce(what: str, seconds: float) -> None:
-    """Say before a long step about how long it will take here, as measured on its first part."""
-    print(f"{what}: about {max(0.1, seconds / 60):.1f} min here", flush=True)
-
-
 def bar(iterable=None, desc: str = "", **kwargs):
     """A tqdm bar over `iterable`, silent under test and where `VIT_BARS=off`."""
     from tqdm.auto import tqdm

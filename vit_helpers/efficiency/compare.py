@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from .. import runtime
 from ..errors import CourseError, one_of
 from .engines import Engine
 from .roofline import floor_ms
@@ -99,7 +98,11 @@ def _announce(engines, pictures, batch: int) -> None:
         began = time.perf_counter()
         engine(pictures[:batch])
         total += calls * (time.perf_counter() - began)
-    runtime.announce(f"{len(engines)} engines on {len(pictures)} pictures", total)
+    minutes = max(0.1, total / 60)
+    print(
+        f"{len(engines)} engines on {len(pictures)} pictures: about {minutes:.1f} min here",
+        flush=True,
+    )
 
 
 def _judged(logits: torch.Tensor, reference: torch.Tensor, labels) -> dict:
