@@ -117,9 +117,7 @@ def _run(request: Request, first: bool) -> int:
     splits = load_splits(request)
     processor = models.load_processor(path)
     model = models.load_with_new_head(data.class_names(splits["train"]), path=path)
-    if first_blocks := request.value("freeze"):  # so many, or a share of them
-        depth = len(models.blocks(model)) if isinstance(first_blocks, float) else 1
-        models.freeze(model, round(first_blocks * depth))
+    freeze(model, request.value("freeze"))
     sets = picture_sets(request, processor, splits)
     epochs, count = request.value("epochs"), len(sets["train"])
     plural = "s" * (epochs != 1)
@@ -193,6 +191,13 @@ def picture_sets(request: Request, processor, splits) -> dict[str, data.PictureS
         part = data.balanced_subset(splits[name], limit, seed=seed)
         sets[name] = data.PictureSet(part, moving if name == "train" else still, names=names)
     return sets
+
+
+def freeze(model, first_blocks: float) -> None:
+    """Freeze the first blocks: so many, or such a share of them."""
+    if first_blocks:
+        depth = len(models.blocks(model)) if isinstance(first_blocks, float) else 1
+        models.freeze(model, round(first_blocks * depth))
 
 
 # --- training ------------------------------------------------------------------------------------
