@@ -691,13 +691,6 @@ def test_unknown_schedule(rt):
         fitted(tiny(), schedule="step")
 
 
-def test_old_names_say_where_they_went():
-    with pytest.raises(CourseError, match="training.train_step is gone; .* training.fit"):
-        training.train_step  # noqa: B018
-    with pytest.raises(AttributeError):
-        training.nothing  # noqa: B018
-
-
 def test_an_empty_history_is_a_sentence():
     for ask in ("to_frame", "table"):
         with pytest.raises(CourseError, match="history is empty"):

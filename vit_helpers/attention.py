@@ -69,10 +69,8 @@ def maps(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
     """Run the model and return the attention of every layer and head.
 
     Args:
-        model: A ViT of transformers in evaluation mode, loaded with
-            `attn_implementation="eager"`.
-        pixel_values: Shape (B, 3, H, W), as the processor makes them; another size than in
-            training works too.
+        model: A ViT in evaluation mode, loaded with `attn_implementation="eager"`.
+        pixel_values: Shape (B, 3, H, W); another size than in training works too.
 
     Returns:
         Shape (B, L, H, T, T): `result[picture, layer, head, i, j]` is how much token i attends
@@ -105,9 +103,7 @@ def grid_size(model: nn.Module, pixel_values: torch.Tensor | None = None) -> tup
     The square root of the number of tokens would be wrong for pictures that are not square and
     for models with extra tokens.
 
-    Args:
-        model: A ViT.
-        pixel_values: Shape (B, 3, H, W); needed where they have another size than in training.
+    `pixel_values` (B, 3, H, W) are needed where they have another size than in training.
 
     Raises:
         CourseError: If the pictures are smaller than one patch.

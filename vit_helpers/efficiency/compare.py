@@ -161,16 +161,12 @@ def pareto(frame) -> list[str]:
 def recommend(frame, least: float = 0.95) -> list[str]:
     """The fastest engine that agrees often enough, and those that cannot be told from it.
 
-    Args:
-        frame: A table of `compare`.
-        least: The least agreement, 0.9 to 1.
-
     Returns:
         Names, the fastest first. More than one where the intervals of speed-up overlap; the
         baseline alone where nothing is faster.
 
     Raises:
-        CourseError: If `least` is lower: such an engine answers wrongly.
+        CourseError: If the least agreement is below 0.9: such an engine answers wrongly.
     """
     if not USABLE_FROM <= least <= 1:
         raise CourseError(f"least is {least}, but must be {USABLE_FROM} to 1.")
@@ -197,15 +193,10 @@ _FORMATS = {
 
 
 def for_reading(frame, columns: Sequence[str] | None = None):
-    """A table of text for a notebook, with few digits.
+    """A table of this package as text for a notebook, with few digits, and dashes for NaN.
 
-    Args:
-        frame: A table of this package.
-        columns: Which columns, in this order; all by default. `95 %` stands for the interval of
-            the speed-up, `agreement 95 %` for that of the agreement.
-
-    Returns:
-        A `DataFrame` of strings; what was not measured is a dash.
+    Shown are all columns, or those asked for, in that order. `95 %` stands for the interval of the
+    speed-up, `agreement 95 %` for that of the agreement.
     """
     import pandas as pd
 

@@ -5,8 +5,8 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import CourseError
 from ..resources.files import written_whole
@@ -133,19 +133,12 @@ def _graph(text: str, constants: dict):
     return graph
 
 
-@dataclass(frozen=True)
-class StandaloneRun:
-    """What a fresh process without torch answered.
+class StandaloneRun(NamedTuple):
+    """What a fresh process without torch answered."""
 
-    Attributes:
-        answers: Lines `0.987 cat`, best first.
-        seconds: From the start of Python to its end: the cold start, with the answer.
-        memory_mb: The largest resident memory of the process; NaN outside Linux.
-    """
-
-    answers: list[str]
-    seconds: float
-    memory_mb: float
+    answers: list[str]  # lines "0.987 cat", best first
+    seconds: float  # from the start of Python to its end: the cold start, with the answer
+    memory_mb: float  # the largest resident memory; NaN outside Linux
 
 
 # Runs the script, then says how much memory it took. `-I -S` hides all that is installed; the three
@@ -172,11 +165,9 @@ print("peak", *[line.split()[1] for line in lines if line.startswith("VmHWM")], 
 
 
 def run_standalone(model: str | Path, picture: str | Path) -> StandaloneRun:
-    """Run `standalone.py` in a fresh process that has numpy, PIL and onnxruntime, and no torch.
+    """Classify a picture file with a file of `export_deployable`, by `standalone.py`.
 
-    Args:
-        model: A file of `export_deployable`.
-        picture: A picture file.
+    It runs in a fresh process that has numpy, PIL and onnxruntime, and no torch.
 
     Raises:
         CourseError: If a package is not installed, or the script fails; with its last line.

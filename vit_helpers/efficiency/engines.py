@@ -78,7 +78,7 @@ def torch_engine(
     Args:
         network: From pictures on `device`, in `dtype`, to logits.
         device: Where it computes.
-        dtype: The number format of its input.
+        dtype: Its number format.
         mode: What keeps no gradients; weights of torchao cannot be used in `inference_mode`.
         facts: More fields of `Engine`.
     """
@@ -124,19 +124,14 @@ class CalibrationReader:
 
 
 def check_export(engine: Callable, reference: Callable, pictures: torch.Tensor, tolerance=1e-3):
-    """Compare an exported model with the original at batch sizes 1, 2 and 7.
-
-    Args:
-        engine: The exported one.
-        reference: The original one.
-        pictures: At least seven, (N, 3, H, W).
-        tolerance: Largest difference of a logit that rounding may cause.
+    """Compare the logits of an exported model and of the original at batch sizes 1, 2 and 7.
 
     Returns:
         A `DataFrame` by batch size: `largest difference`.
 
     Raises:
-        CourseError: If a difference is larger than `tolerance`, or there are too few pictures.
+        CourseError: If a difference is larger than `tolerance`, which rounding may cause, or
+            there are fewer than 7 pictures (N, 3, H, W).
     """
     import pandas as pd
 

@@ -28,7 +28,7 @@ def openvino_engine(
     """Run a network in OpenVINO on the CPU.
 
     Args:
-        network: From pictures to a tensor of logits.
+        network: From pictures to logits.
         example: Two pictures, (2, 3, H, W).
         precision: `f32`, `bf16` or `int8`. OpenVINO takes bf16 by itself where the CPU has it,
             so fp32 must be asked for.

@@ -24,10 +24,6 @@ def count_operations(network: Callable, pictures: torch.Tensor) -> dict[str, flo
     A multiplication and an addition count as two. Counted by torch while the network runs, so
     the network must use the plain attention: fused attention is not counted on a CPU.
 
-    Args:
-        network: From pictures to logits.
-        pictures: Shape (B, 3, H, W).
-
     Returns:
         `layers` (products with a weight matrix), `attention` (QK^T and the sum over V, and in a
         merging network the sums of merged tokens) and `patches` (the convolution).
@@ -45,12 +41,10 @@ def count_operations(network: Callable, pictures: torch.Tensor) -> dict[str, flo
 
 
 def runs_in(fast: str, operations: Mapping[str, float]) -> dict[str, float]:
-    """How many operations an engine runs in which number format.
+    """How many of the operations of `count_operations` an engine runs in which number format.
 
-    Args:
-        fast: The engine's format: `fp32`, `bf16`, `fp16` or `int8`. Of an int8 engine only the
-            layers with weights are int8; attention's products and the patches stay in fp32.
-        operations: What `count_operations` returned.
+    The engine's own is `fast`: `fp32`, `bf16`, `fp16` or `int8`. Of an int8 engine only the layers
+    with weights are int8; attention's products and the patches stay in fp32.
     """
     if fast == "int8":
         rest = operations["attention"] + operations["patches"]
@@ -61,12 +55,8 @@ def runs_in(fast: str, operations: Mapping[str, float]) -> dict[str, float]:
 def floor_ms(operations: Mapping[str, float], rates: Mapping[str, float]) -> float:
     """Milliseconds below which a picture cannot be classified: each part at its format's rate.
 
-    Args:
-        operations: By number format, such as `{"int8": 2e9, "fp32": 5e8}`; see `runs_in`.
-        rates: Operations a second by number format, from `matrix_rates`.
-
-    Returns:
-        Milliseconds; NaN if nothing is known of the operations or a rate was not measured.
+    Operations are those of `runs_in`, such as `{"int8": 2e9, "fp32": 5e8}`, rates those of
+    `matrix_rates`. NaN if nothing is known of the operations or a rate was not measured.
     """
     if not operations or not set(operations) <= set(rates):
         return float("nan")
@@ -76,11 +66,8 @@ def floor_ms(operations: Mapping[str, float], rates: Mapping[str, float]) -> flo
 def matrix_rates(device: torch.device | str = "cpu", seconds: float = 0.4) -> dict[str, float]:
     """The machine's own rate in large matrix products, in operations a second.
 
-    The best of the libraries at hand counts: PyTorch, and on a CPU ONNX Runtime too.
-
-    Args:
-        device: Where to multiply.
-        seconds: How long to try each library and number format.
+    The best of the libraries at hand counts: PyTorch, and on a CPU ONNX Runtime too. Each is tried
+    for so many seconds in each number format.
 
     Returns:
         By number format (`fp32`, `int8`; where the hardware has it `bf16`; on a GPU also `fp16`)

@@ -12,16 +12,11 @@ BOOTSTRAP_DRAWS = 1000
 
 
 def race(calls: dict[str, Callable], inputs: Sequence, rounds: int):
-    """Time several functions on the same inputs, in turns.
+    """Time functions of one input, given by name, on the same inputs, in turns.
 
     The inputs are dealt out over the rounds. In each round every function has its turn, in a new
     random order: one call that is not timed (it warms the caches and wakes the threads), then one
     timed call for each input of the round. So a slow second of the machine hits all of them.
-
-    Args:
-        calls: Functions of one input by name.
-        inputs: At least one input a round.
-        rounds: How many rounds.
 
     Returns:
         `(seconds, answers)`: by name, one number and one answer for each input, in order. An
@@ -53,14 +48,13 @@ def timing_table(
     pictures_per_call: int = 1,
     rounds: int | None = None,
 ):
-    """Median, spread, rate and speed-up of timed calls.
+    """Median, spread, rate and speed-up of the timings of `race`.
 
     Args:
-        seconds: Timings by name, as `race` returns them.
+        seconds: Timings by name.
         baseline: The name whose median is divided by each median.
         pictures_per_call: For the rate.
-        rounds: The number of rounds that was given to `race`; then each speed-up gets its
-            interval and its verdict.
+        rounds: The number that was given to `race`, for intervals and verdicts.
 
     Returns:
         A `DataFrame` by name: `median ms`, `p5 ms`, `p95 ms`, `images/s`, `speed-up`; with
@@ -91,20 +85,17 @@ def timing_table(
 def speedup_interval(
     baseline: Sequence[float], times: Sequence[float], rounds: int
 ) -> tuple[float, float]:
-    """Between which values the true speed-up lies, with 95 % confidence.
+    """Between which values `(low, high)` the true speed-up lies, with 95 % confidence.
 
     A bootstrap over rounds (Efron 1979): rounds are drawn with replacement, the same ones for
     both, and the speed-up is computed anew, a thousand times. Rounds are drawn and not single
-    timings, because timings of one moment share its luck.
+    timings, because timings of one moment share its luck. One round tells nothing about the next:
+    then the interval is 0 to infinity.
 
     Args:
         baseline: Timings of the baseline, in the order of `race`.
         times: Timings of the other.
-        rounds: The number of rounds that was given to `race`. One round tells nothing about the
-            next: then the interval is 0 to infinity.
-
-    Returns:
-        `(low, high)`, the 2.5th and 97.5th percentile of the speed-ups.
+        rounds: The number that was given to `race`.
     """
     if len(baseline) != len(times) or not 1 <= rounds <= len(times):
         raise CourseError(

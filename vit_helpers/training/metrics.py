@@ -61,7 +61,7 @@ def evaluate(
     """Let a model answer on every picture of a loader, without learning.
 
     Args:
-        model: A ViT classifier.
+        model: A classifier.
         loader: Yields `(pixel_values, labels)`, or dictionaries with these two names.
         desc: Title of the bar.
         any_label: Whether a label may have no output in the head.

@@ -46,12 +46,8 @@ def cache_features(model: nn.Module, loader):
 def linear_probe(features, labels):
     """Fit a logistic regression on features: the cheapest way to ask what a model knows.
 
-    Args:
-        features: (N, width), as from `cache_features`. Each column is standardised first.
-        labels: (N,).
-
-    Returns:
-        A scikit-learn classifier with `predict` and `score`.
+    Features (N, width) and labels (N,) are those of `cache_features`; each column is standardised
+    first. The result is a scikit-learn classifier with `predict` and `score`.
 
     Raises:
         CourseError: If there are fewer than two classes, or a feature is not a finite number.
@@ -71,14 +67,10 @@ def linear_probe(features, labels):
 
 
 def train_head(features, labels, *, lr: float, steps: int, seed: int = 0):
-    """Train a new head alone on cached features, 32 drawn at random a step: a second for all.
+    """Train a new head alone on features (N, width) and labels (N,) of `cache_features`.
 
-    Args:
-        features: (N, width), as from `cache_features`.
-        labels: (N,).
-        lr: Highest learning rate of AdamW; a tenth of the steps are warm-up, then a cosine.
-        steps: Number of batches.
-        seed: Of the first weights and the draws.
+    AdamW, 32 pictures drawn at random a step; a tenth of the steps are warm-up to `lr`, then a
+    cosine. All steps take about a second.
 
     Returns:
         A `torch.nn.Linear`; `head(torch.from_numpy(features))` gives logits.

@@ -29,13 +29,9 @@ class OutOfMemory(CourseError):
 def parameter_groups(
     model: nn.Module, lr: float, head_lr: float | None = None, weight_decay: float = 0.01
 ) -> list[dict]:
-    """Parameter groups for AdamW: the head has its own rate; biases and norms are not decayed.
+    """Parameter groups for AdamW, of what learns: the head may have a learning rate of its own.
 
-    Args:
-        model: A ViT classifier; only what has `requires_grad` is in the groups.
-        lr: Learning rate of the body.
-        head_lr: The same of the head; `None` for `lr`.
-        weight_decay: Of matrices.
+    Matrices decay; biases and norms do not.
     """
     lr = number("lr", lr, least=0)
     head_lr = lr if head_lr is None else number("head_lr", head_lr, least=0)
@@ -51,15 +47,10 @@ def parameter_groups(
 class State:
     """Keeps count of a training; see `loop.fit`, which uses it.
 
+    The recipe holds the numbers of `fit`; a checkpoint of another one is refused.
+
     Several processes may share the work, with a model and a training loader that `accelerate` has
     prepared: then each counts its own part, and the first one prints and writes.
-
-    Args:
-        model: Learns.
-        optimizer: Moves its parameters.
-        train_loader: What it learns from.
-        val_loader: What the best epoch is chosen by.
-        recipe: The numbers of `fit`; a checkpoint of another recipe is refused.
 
     Raises:
         CourseError: If training could not work.
