@@ -101,18 +101,16 @@ def few_per_class(labels, count: int, seed: int = 0) -> np.ndarray:
     Raises:
         CourseError: If a class has fewer pictures than that.
     """
-    labels = np.asarray(labels)
-    count = whole_number("count", count, 1)
-    random = np.random.default_rng(whole_number("seed", seed, 0))
-    chosen = [np.array([], dtype=int)]
-    for label in np.unique(labels):
-        indices = np.flatnonzero(labels == label)
-        if len(indices) < count:
-            raise CourseError(
-                f"Class {label} has {len(indices)} pictures, not {count}: ask for fewer."
-            )
-        chosen.append(random.choice(indices, count, replace=False))
-    return np.sort(np.concatenate(chosen))
+    import pandas as pd
+
+    count, seed = whole_number("count", count, 1), whole_number("seed", seed, 0, 2**32 - 1)
+    labels = pd.Series(np.asarray(labels))
+    sizes = labels.value_counts()
+    if (sizes < count).any():
+        raise CourseError(
+            f"Class {sizes.idxmin()} has {sizes.min()} pictures, not {count}: ask for fewer."
+        )
+    return np.sort(labels.groupby(labels).sample(count, random_state=seed).index)
 
 
 def _checked(features, labels) -> tuple[np.ndarray, np.ndarray]:
