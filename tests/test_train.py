@@ -364,10 +364,12 @@ def test_two_processes_learn_as_one_with_the_doubled_batch(small, tmp_path):
         port = str(free.getsockname()[1])
     launcher += ["--dynamo_backend", "no", "--main_process_port", port]
     alone = {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
-    two = command(
-        *shared, "--batch", "2", "--to", tmp_path / "two", launcher=launcher, cwd=ROOT, **alone
-    )
+    shared += ["--batch", "2", "--to", tmp_path / "two"]
+    two = command(*shared, launcher=launcher, **alone)
     assert two.returncode == 0, two.stderr
+    again = command(*shared, launcher=launcher, **alone)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("Going on after epoch 2 of 2.") == 1
     first, second = (pd.read_csv(tmp_path / n / "history.csv") for n in ("one", "two"))
     for column in ("train loss", "validation loss"):
         assert second[column].tolist() == pytest.approx(first[column].tolist(), rel=0.02), column

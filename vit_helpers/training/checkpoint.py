@@ -128,7 +128,8 @@ def _difference(state: dict, here: dict, model: nn.Module) -> str:
                 if old.shape != new.shape or not torch.allclose(old, new, atol=0.02):
                     return f"{other} (they look different)"
             elif old != new:
-                values = "they differ" if name == "labels" else f"{old} there, {new} here"
+                hidden = name in ("labels", "looks")
+                values = "they differ" if hidden else f"{old} there, {new} here"
                 return f"{other} ({name}: {values})"
     known = there["start"] in (here["start"], started_from.get(model))
     if known or _has_weights(model, state["best"]) or _has_weights(model, state["model"]):
