@@ -43,6 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # such as a file where --to wants a folder
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped: what is written is whole.", file=sys.stderr)
+        return 130
 
 
 def _inference(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from vit_helpers.errors import CourseError
 from vit_helpers.tasks import of_notebook
 from vit_helpers.tasks.core import EASY, HARD, MEDIUM
 
-from . import editions
+from . import editions, read_notebook
 
 POINTS = {EASY: 1, MEDIUM: 2, HARD: 3}
 CONFIG = '''\
@@ -47,7 +47,7 @@ def write(paths: list[Path], to: Path) -> list[Path]:
     """
     import nbformat
 
-    made = {path: assignment(nbformat.read(path, as_version=4), path.stem) for path in paths}
+    made = {path: assignment(read_notebook(path), path.stem) for path in paths}
     to.mkdir(parents=True, exist_ok=True)
     (to / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     written = [to / "nbgrader_config.py"]

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from vit_helpers.errors import CourseError
 
-from . import frontpage, page, runner
+from . import frontpage, page, read_notebook, runner
 
 SITE = runner.BUILD / "site"
 SOURCE = runner.BUILD / "site-source"
@@ -212,7 +212,7 @@ def write_notebooks(to: Path) -> None:
 
     to.mkdir()
     for path in runner.find():
-        notebook = nbformat.read(path, as_version=4)
+        notebook = read_notebook(path)
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = for_the_web(cell.source)

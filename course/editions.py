@@ -10,6 +10,8 @@ from vit_helpers.errors import CourseError
 from vit_helpers.tasks import ALL, of_notebook
 from vit_helpers.tasks.core import NOT_ATTEMPTED, RIGHT, WRONG, YOUR_TIME, Task
 
+from . import read_notebook
+
 NOT_RUN = "not run"
 # What `Task.check` prints.
 LINE = re.compile(rf"^[✓✗○] Task (\d\d\.\d): ({RIGHT}|{WRONG}|{NOT_ATTEMPTED})( \(after)?", re.M)
@@ -73,7 +75,7 @@ def solve_all(paths: list[Path], to: Path) -> list[Path]:
     to.mkdir(parents=True, exist_ok=True)
     written = []
     for path in paths:
-        notebook = nbformat.read(path, as_version=4)
+        notebook = read_notebook(path)
         solve(notebook, path.stem)
         nbformat.write(notebook, to / path.name)
         written.append(to / path.name)

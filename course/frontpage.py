@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from vit_helpers.errors import CourseError
 
-from . import address
+from . import address, read_notebook
 
 
 class Picture(NamedTuple):
@@ -190,7 +190,7 @@ def tell_minutes(root: Path, stem: str) -> None:
     import nbformat
 
     path = root / "notebooks" / f"{stem}.ipynb"
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_notebook(path)
     notebook.cells[0].source = MINUTES.sub(minutes_line(root, stem), notebook.cells[0].source)
     nbformat.write(notebook, path)
 

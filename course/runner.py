@@ -21,7 +21,7 @@ from typing import Any
 from vit_helpers.errors import CourseError
 from vit_helpers.runtime import bar
 
-from . import BUILD, ROOT, frontpage
+from . import BUILD, ROOT, frontpage, read_notebook
 from .page import html_page, strip_views
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -120,11 +120,10 @@ def execute(path: Path):
         `(notebook, run)`: the executed notebook (up to the failing cell, if one fails) and its
         `Run`.
     """
-    import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_notebook(path)
     run = Run(path.stem)
     code_cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     progress = bar(desc=path.stem, total=code_cells, unit="cell")
