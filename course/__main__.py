@@ -69,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "site":
             from . import book  # needs Sphinx, which no learner has
 
+            options.to.mkdir(parents=True, exist_ok=True)
             return book.build(options.to)
         if options.command == "live":
             from .live import build

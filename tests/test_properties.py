@@ -316,6 +316,38 @@ def test_splits_are_found_by_their_names_in_folders(tmp_path_factory, layout, cl
         assert all(data.class_names(part) == sorted(classes) for part in found.values())
 
 
+AB = ["a/1", "b/1"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "found"),
+    [
+        ("train/+ test/+", {"train": AB, "test": AB}),
+        ("zip/train/+ zip/test/+", {"train": AB, "test": AB}),  # one folder around all
+        ("train_set/+ val-2/+ __MACOSX/train/+", {"train": AB, "validation": AB}),
+        ("train/images/+", {"train": AB}),
+        ("bus/1 car/1 train/1", {"train": ["bus/1", "car/1", "train/1"]}),  # a class
+        ("train/+ test/+ backup/+", "'test', 'train' are named like splits, but 'backup'"),
+        ("train/+ holdout/+", "'train' are named like splits, but 'holdout'"),
+        ("train/1 test/1 control/1", "are named like splits, but 'control'"),
+        ("cat/train/1 cat/test/1 dog/train/1", "the splits lie inside the classes"),
+        ("images/train/1 images/val/1", "no training pictures"),
+    ],
+)
+def test_a_folder_is_read_as_it_was_meant_or_refused(rt, tmp_path, layout, found):
+    for path in layout.split():
+        for file in (path,) if path[-1] == "1" else (path[:-1] + end for end in AB):
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (3, 3)).save(tmp_path / f"{file}.png")
+    if isinstance(found, str):
+        with pytest.raises(CourseError, match=found):
+            data.load_folder(tmp_path)
+        return
+    splits = data.load_folder(tmp_path)
+    read = {name: [data.class_names(s)[k] for k in s["label"]] for name, s in splits.items()}
+    assert read == {name: [path.split("/")[0] for path in paths] for name, paths in found.items()}
+
+
 @settings(PROPERTIES, max_examples=100)
 @given(st.lists(st.integers(0, 12), min_size=2, max_size=5), st.integers(1, 60), st.integers(0, 9))
 def test_balanced_means_balanced_or_says_by_how_much_not(rt, counts, n, seed):

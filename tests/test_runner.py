@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from course import runner
+from course.__main__ import main as course_main
 from vit_helpers import __main__
 from vit_helpers.errors import CourseError
 
@@ -143,6 +144,39 @@ def test_unknown_notebook_and_empty_folder_are_one_sentence(folder, capsys):
     add("01_a", "1")
     assert __main__.main(["run", "09"]) == 2
     assert "No notebook starts with 09: there are 01_a." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"null", b"{}", b'{"nbformat": 99}', b"<<<<<<< HEAD\n{}", b"<html>", b"\xff\xfe{"],
+)
+def test_what_is_no_whole_notebook_is_one_sentence_with_its_name(folder, capsys, content):
+    tmp_path, _ = folder
+    (tmp_path / "notebooks" / "01_a.ipynb").write_bytes(content)
+    for command in ("run", "solve", "assignments"):
+        assert course_main([command, "01", "--to", str(tmp_path / "out")]) == 2
+        said = capsys.readouterr().err
+        assert "01_a.ipynb is no whole notebook" in said and "\n" not in said.strip()
+        assert ("merge marks" in said) == content.startswith(b"<<<")
+
+
+def test_the_kernel_is_that_of_this_python_whatever_an_editor_wrote(folder):
+    tmp_path, _ = folder
+    cells = [nbformat.v4.new_code_cell("6 * 7")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "my-env", "display_name": "My env"}
+    text = "\ufeff" + nbformat.writes(notebook)
+    (tmp_path / "notebooks" / "01_a.ipynb").write_text(text, encoding="utf-8")
+    assert runner.run(to=tmp_path / "build") == 0
+
+
+def test_a_file_in_the_way_is_one_sentence(folder, capsys):
+    tmp_path, add = folder
+    add("01_a", "1")
+    (tmp_path / "file").write_text("x")
+    for to in (tmp_path / "file", tmp_path / "file" / "in"):
+        assert course_main(["run", "--to", str(to)]) == 2
+        assert f"error: {to}: " in capsys.readouterr().err
 
 
 def test_the_environment_is_offline_unless_it_says_otherwise(monkeypatch):

@@ -322,6 +322,8 @@ def to_tensor(picture):
     import torch
     from torchvision.transforms.v2 import functional
 
+    if picture is None:  # `load_image` would take the sample photograph
+        raise CourseError("A picture is None, so there is nothing to look at: leave it out.")
     is_tensor = isinstance(picture, torch.Tensor) and picture.dtype == torch.uint8
     if is_tensor and picture.dim() == 3 and len(picture) in (1, 3) and picture.numel():
         return picture

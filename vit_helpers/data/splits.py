@@ -299,18 +299,50 @@ def pictures_by_class(folder: Path) -> dict[str, dict[str, list[Path]]]:
     """The picture files of a folder: split -> class -> paths.
 
     If every sub-folder is named like a split, the classes are one level further down; else the
-    sub-folders are the classes of the training split.
+    sub-folders are the classes of the training split. One folder around all is opened.
+
+    Raises:
+        CourseError: If folders of splits and others lie side by side, or splits inside classes.
     """
-    below = _folders(folder)
-    kinds = [[s for s, known in SPLIT_WORDS.items() if b.name.lower() in known] for b in below]
-    if not all(kinds):
-        kinds, below = [["train"]], [folder]
+    folder = _unwrapped(folder)
+    full = [child for child in _folders(folder) if _pictures(child)]
+    named = [child for child in full if len(_split_named(child.name)) == 1]
+    if len(named) < len(full):
+        if len(named) > 1 or any(not _loose(child) for child in named):
+            others = _listed([child.name for child in full if child not in named])
+            raise CourseError(
+                f"In {str(folder)!r} the folders {_listed([child.name for child in named])} are "
+                f"named like splits, but {others} beside them: rename or move what is no split."
+            )
+        inner = [c for child in full for c in _folders(child) if _pictures(c)]
+        if not any(map(_loose, full)) and all(_split_named(child.name) for child in inner):
+            raise CourseError(
+                f"In {str(folder)!r} the splits lie inside the classes, as in {full[0].name!r}: "
+                "make folders such as train and test, and put one for each class into them."
+            )
+    splits = named if named and len(named) == len(full) else [folder]
     found: dict[str, dict[str, list[Path]]] = {}
-    for (split,), inner in zip(kinds, below, strict=True):
-        for child in _folders(inner):
-            paths = found.setdefault(split, {}).setdefault(child.name, [])
-            paths += [p for p in files_in(child) if p.suffix.lower() in PICTURE_SUFFIXES]
+    for child in splits:
+        split = "train" if child == folder else _split_named(child.name).pop()
+        for inside in _folders(_unwrapped(child)):
+            found.setdefault(split, {}).setdefault(inside.name, []).extend(_pictures(inside))
     return found
+
+
+def _unwrapped(folder: Path) -> Path:
+    """The folder, or the only one in it, where that merely lies around all others."""
+    full = [child for child in _folders(folder) if _pictures(child)]
+    wraps = len(full) == 1 and not _split_named(full[0].name) and not _loose(full[0])
+    return _unwrapped(full[0]) if wraps else folder
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [path for path in files_in(folder) if path.suffix.lower() in PICTURE_SUFFIXES]
+
+
+def _loose(folder: Path) -> bool:
+    """Whether pictures lie in a folder itself, and not only further below."""
+    return any(path.parent == folder for path in _pictures(folder))
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -90,5 +90,5 @@ def answer_page(model, processor, content: bytes, name: str) -> str:
     source = f"data:image/png;base64,{base64.b64encode(figure.png()).decode()}"
     return (
         f"<figure><figcaption>{html.escape(name)}</figcaption>"
-        f'<img src="{source}" alt="{html.escape(figure.alt)}"></figure>'
+        f'<img src="{source}" alt="{html.escape(figure.alt)}" style="max-width: 100%"></figure>'
     )
