@@ -247,9 +247,7 @@ def head(model: nn.Module) -> nn.Module:
 def freeze(model: nn.Module, first_blocks: int) -> None:
     """Freeze the embeddings and the first blocks: they get no gradient and do not move.
 
-    Args:
-        model: A ViT. All its parameters are made trainable first.
-        first_blocks: How many blocks to freeze; with 0 the embeddings stay trainable too.
+    All other parameters become trainable; with 0 blocks the embeddings do, too.
 
     Raises:
         CourseError: If the model has fewer blocks than that.
@@ -373,12 +371,9 @@ def check_input(model: nn.Module, pixels: torch.Tensor) -> None:
 
 
 def top_classes(logits: torch.Tensor, model: nn.Module, k: int = 5) -> list:
-    """The most probable classes of one picture, best first: `[(name, probability), ...]`.
+    """The `k` most probable classes of one picture, best first: `[(name, probability), ...]`.
 
-    Args:
-        logits: Shape (classes,).
-        model: Knows the names of its classes.
-        k: How many; fewer if the model has fewer classes.
+    `logits` has the shape (classes,); the model knows the names.
     """
     k = min(whole_number("k", k, least=1), logits.shape[-1])
     best = logits.softmax(dim=-1).topk(k)

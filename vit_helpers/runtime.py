@@ -39,21 +39,13 @@ PROFILES = ("quick", "full")
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a notebook runs on.
+    """What a notebook runs on."""
 
-    Attributes:
-        device: A `torch.device`: CUDA, else Apple's MPS, else the CPU.
-        precision: The `torch.dtype` for training and inference under autocast on this device.
-        source: `hub` or `offline`.
-        profile: `quick` or `full`.
-        seed: Seed of every random generator.
-    """
-
-    device: "torch.device"
-    precision: "torch.dtype"
-    source: str
-    profile: str
-    seed: int
+    device: "torch.device"  # CUDA, else Apple's MPS, else the CPU
+    precision: "torch.dtype"  # for training and inference under autocast on this device
+    source: str  # `hub` or `offline`
+    profile: str  # `quick` or `full`
+    seed: int  # of every random generator
 
     def pick(self, *, quick, full):
         """The value for the profile of this run, e.g. `rt.pick(quick=2, full=5)`."""

@@ -13,19 +13,12 @@ FEW = 5  # pictures of a class, in the training split
 
 @dataclass
 class FolderCheck:
-    """What `check_folder` found; printed, it is a table and a list.
+    """What `check_folder` found; printed, it is a table and a list."""
 
-    Attributes:
-        counts: Pictures that can be read: split -> class -> number.
-        problems: One sentence each; empty if there is nothing to mend.
-        serious: Those among them that make training impossible or its result false.
-        repeated: Those on pictures that are more than once in a class of one split.
-    """
-
-    counts: dict[str, dict[str, int]]
-    problems: list[str]
-    serious: list[str]
-    repeated: list[str]
+    counts: dict[str, dict[str, int]]  # pictures that can be read: split -> class -> number
+    problems: list[str]  # one sentence each; empty if there is nothing to mend
+    serious: list[str]  # those that make training impossible or its result false
+    repeated: list[str]  # those on pictures that are more than once in a class of one split
 
     def __str__(self) -> str:
         lines = []

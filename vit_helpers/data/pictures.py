@@ -199,9 +199,6 @@ def loader(pictures, batch_size: int, shuffle: bool = False):
         pictures: A `PictureSet`, or any data set of `(pixel_values, label)`; not an empty one.
         batch_size: Pictures in a batch; the last one may be smaller.
         shuffle: Whether to draw a new order for each pass. `training.fit` seeds it.
-
-    Raises:
-        CourseError: If the set is empty.
     """
     if len(pictures) == 0:
         raise CourseError("This split has no pictures, so there is nothing to load.")

@@ -291,15 +291,8 @@ def to_file(
 ) -> Path:
     """Download one file. What was begun is continued; what is whole is kept.
 
-    The bytes go to `<name>.part`, which gets its name only when size and digest are right.
-
-    Args:
-        url: Where it comes from.
-        path: Where it goes; folders are made.
-        bar: A tqdm bar in bytes.
-        size: In bytes; `None` where nobody says, then at most `MAX_BYTES`.
-        digest: As `files.digest_of` writes it; `None` where nobody says.
-        headers: More headers for the request.
+    The bytes go to `<name>.part`, which gets its name only when `size` and `digest` (as
+    `files.digest_of` writes it) are right. Without a size at most `MAX_BYTES` are taken.
 
     Raises:
         DownloadError: If the server is silent, breaks off or sends something else, or if the disk

@@ -10,14 +10,10 @@ SPLITS = {"train": "trnid", "validation": "valid", "test": "tstid"}
 
 
 def flowers_to_parquet(original: Path, to: Path) -> None:
-    """Write one Parquet file a split, with the columns `image` and `label`.
+    """Write one Parquet file a split into `to`, with the columns `image` and `label`.
 
-    The labels of the file count from 1, those of the data set from 0. The names of the classes
-    are torchvision's, as is the way to read the files (`torchvision.datasets.Flowers102`).
-
-    Args:
-        original: Folder with `102flowers.tgz`, `imagelabels.mat` and `setid.mat`.
-        to: Folder for `train-...parquet`, `validation-...parquet` and `test-...parquet`.
+    `original` has `102flowers.tgz`, `imagelabels.mat` and `setid.mat`, read as torchvision's
+    `Flowers102` does. The labels of the file count from 1, those of the data set from 0.
     """
     import datasets
     from scipy.io import loadmat

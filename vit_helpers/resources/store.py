@@ -37,24 +37,14 @@ class ResourceError(CourseError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What this machine and its user decide about resources.
+    """What this machine and its user decide about resources."""
 
-    Attributes:
-        folders: Where resources are looked for, in order; the first that can be written takes
-            what is downloaded.
-        endpoint: Address of the Hub.
-        token: For the Hub; may be empty.
-        hub_cache: Where the libraries of the Hub keep their files, or `None`.
-        offline: Whether nobody may be asked.
-        bar: Makes a tqdm bar.
-    """
-
-    folders: tuple[Path, ...]
-    endpoint: str
-    token: str
-    hub_cache: Path | None
-    offline: bool
-    bar: Callable
+    folders: tuple[Path, ...]  # looked into in order; the first to be written takes downloads
+    endpoint: str  # of the Hub
+    token: str  # for the Hub; may be empty
+    hub_cache: Path | None  # where the libraries of the Hub keep their files
+    offline: bool  # whether nobody may be asked
+    bar: Callable  # makes a tqdm bar
 
     def headers(self, url: str) -> dict[str, str]:
         """What a request to this address carries: the token goes to the Hub alone."""

@@ -14,53 +14,32 @@ SOURCES = ("auto", "hub", "offline")
 
 @dataclass(frozen=True)
 class File:
-    """One file to be downloaded.
+    """One file to be downloaded."""
 
-    Attributes:
-        path: Where it goes, inside the folder of its resource.
-        url: Where it comes from; `None` for its place on the Hub.
-        size: Bytes; `None` where only the server knows.
-        digest: `sha256:`, `md5:` or `git:` (Git's SHA-1 of a file) with hexadecimal digits;
-            `None` where only the server knows. A revision of the Hub fixes it all the same.
-    """
-
-    path: str
-    url: str | None = None
-    size: int | None = None
+    path: str  # where it goes, inside the folder of its resource
+    url: str | None = None  # where it comes from; `None` for its place on the Hub
+    size: int | None = None  # in bytes; `None` where only the server knows
+    # `sha256:`, `md5:` or `git:` (Git's SHA-1 of a file) with hexadecimal digits; `None` where
+    # only the server knows. A revision of the Hub fixes it all the same.
     digest: str | None = None
 
 
 @dataclass(frozen=True)
 class Resource:
-    """One thing from outside.
-
-    Attributes:
-        name: The name used in the course.
-        kind: `model`, `dataset` or `photo`.
-        hub_id: Repository on the Hub, or the address of a file.
-        revision: Commit of that repository, so that the course sees the same bytes tomorrow.
-        files: The files of the repository that are needed.
-        size: About how many bytes that is.
-        twin: Path inside the offline kit of what takes its place without a network.
-        licence: Licence of the Hub's original.
-        description: One line for a reader: what the Hub's original is.
-        twin_description: The same for the offline twin.
-        mirror: Files elsewhere with the same content.
-        mirror_first: Whether they are asked for before the Hub's.
-    """
+    """One thing from outside."""
 
     name: str
-    kind: str
-    hub_id: str
-    revision: str | None
-    files: tuple[File, ...]
-    size: int
-    twin: str
-    licence: str
-    description: str
+    kind: str  # `model`, `dataset` or `photo`
+    hub_id: str  # a repository of the Hub, or the address of a file
+    revision: str | None  # a commit of it, so that the course sees the same bytes tomorrow
+    files: tuple[File, ...]  # those of the repository that are needed
+    size: int  # about how many bytes that is
+    twin: str  # path inside the offline kit of what takes its place without a network
+    licence: str  # of the Hub's original
+    description: str  # of the Hub's original, one line for a reader
     twin_description: str
-    mirror: tuple[File, ...] = ()
-    mirror_first: bool = False
+    mirror: tuple[File, ...] = ()  # elsewhere, with the same content
+    mirror_first: bool = False  # whether that is asked before the Hub
 
     def about(self, source: str) -> str:
         """The description of what a notebook with this source (`hub` or `offline`) uses."""
