@@ -7,7 +7,7 @@ import torch
 import transformers
 from PIL import Image
 
-from vit_helpers import attention, images, models, training
+from vit_helpers import attention, cli, images, models, training
 from vit_helpers.errors import CourseError
 
 NAMES = ["cat", "dog", "bird"]
@@ -235,6 +235,26 @@ def test_pictures_that_do_not_fit_are_one_sentence_before_anything_is_computed(r
     ):
         with pytest.raises(CourseError, match="takes pictures of 1 channel, but these have 3"):
             use()
+
+
+def test_the_sign_for_the_home_folder_is_understood(rt, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    build(tmp_path / "m", "ViT")
+    model, processor = models.load("~/m")
+    models.save(model, processor, "~/again")
+    assert (tmp_path / "again" / "config.json").is_file() and not (tmp_path / "~").exists()
+    options = cli.parser().parse_args(["train", "--folder=~/pictures", "--to=~/results"])
+    assert (options.folder, options.to) == (tmp_path / "pictures", tmp_path / "results")
+
+
+def test_a_processor_that_divides_by_zero_is_one_sentence(rt, tmp_path):
+    build(tmp_path / "m", "ViT")
+    changed = SQUARE | {"image_std": [0.5, 0.0, 0.5]}
+    (tmp_path / "m" / "preprocessor_config.json").write_text(json.dumps(changed))
+    with pytest.raises(CourseError, match="image_std of 0"):
+        models.load_processor(tmp_path / "m")
 
 
 def test_no_vit_is_one_sentence(rt, tmp_path):

@@ -47,8 +47,12 @@ def load_processor(path: str | Path):
     """
     from transformers import AutoImageProcessor
 
+    path = os.path.expanduser(path)
     with _said_plainly(path):
-        return AutoImageProcessor.from_pretrained(str(path), use_fast=True)
+        processor = AutoImageProcessor.from_pretrained(path, use_fast=True)
+    if not np.all(getattr(processor, "image_std", None) or 1):
+        raise CourseError(f"{path!r}: its processor divides by an image_std of 0; correct it.")
+    return processor
 
 
 def load(path: str | Path, attn_implementation: str | None = None):
@@ -66,6 +70,7 @@ def load(path: str | Path, attn_implementation: str | None = None):
         CourseError: If there is no such model, a weight is missing from its file (the library
             would put a random one there), or one is not a finite number.
     """
+    path = os.path.expanduser(path)
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise CourseError(f"There is no saved model in {str(path)!r}: run the save cell first.")
     model, missing = _from_pretrained(path, attn_implementation=attn_implementation)
@@ -105,6 +110,7 @@ def _from_pretrained(path, **kwargs):
     """`(model, names of the weights that its file does not have or has in another shape)`."""
     from transformers import AutoModelForImageClassification
 
+    path = os.path.expanduser(path)
     with _said_plainly(path):
         model, info = AutoModelForImageClassification.from_pretrained(
             str(path), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
@@ -393,7 +399,7 @@ def save(model: nn.Module, processor, folder: str | Path) -> Path:
         CourseError: If a weight is not a finite number, LoRA's matrices are not merged, or the
             folder cannot be written. Nothing is written then.
     """
-    folder = Path(folder)
+    folder = Path(os.path.expanduser(folder))
     _check_finite(model, "The model")
     if any("lora_" in name for name in model.state_dict()):
         raise CourseError(

@@ -7,6 +7,7 @@ passed on; a wheel has neither, and says so.
 import argparse
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -26,13 +27,17 @@ ELSEWHERE = {
 }
 
 
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # no shell does it in --to=~/results
+
+
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(prog="python -m vit_helpers", description=__doc__.split("\n")[0])
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="say what will and will not work on this machine")
     bring = commands.add_parser("prefetch", help="download all that the course needs")
-    bring.add_argument("--to", type=Path, help="a folder to copy or share (set VIT_CACHE to it)")
+    bring.add_argument("--to", type=_path, help="a folder to copy or share (set VIT_CACHE to it)")
     text = "fine-tune and save; runs under accelerate launch"
     _add_train(commands.add_parser("train", help=text))
     for name, (package, text) in ELSEWHERE.items():
@@ -45,9 +50,9 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("dataset", nargs="?", choices=resources.DATASETS, help="of the course")
     text = "pictures of your own: a folder for each class, with or without train/, validation/ "
     text += "and test/ around them, or parquet files"
-    train.add_argument("--folder", "--data", type=Path, metavar="DIR", help=text)
+    train.add_argument("--folder", "--data", type=_path, metavar="DIR", help=text)
     train.add_argument("--model", help="an id of the Hub or a folder; the course's if none")
-    train.add_argument("--to", type=Path, help="for results; build/train/NAME if none")
+    train.add_argument("--to", type=_path, help="for results; build/train/NAME if none")
     for name, text in (
         ("epochs", "passes over the training set"),
         ("batch", "pictures in a batch of each process"),
