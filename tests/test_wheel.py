@@ -49,6 +49,7 @@ def test_it_has_the_package_alone_and_no_script_of_the_kit(wheel):
     assert [path.name for path in kit.rglob("*.py")] == ["__init__.py"]
     assert (kit / "SHA256SUMS").is_file() and list(kit.rglob("*.safetensors"))
     assert (wheel / "vit_helpers" / "widgets" / "explorer.js").is_file()
+    assert (wheel / "vit_helpers" / "tasks" / "classify.md").is_file()
 
 
 def needs(wheel) -> set[str]:

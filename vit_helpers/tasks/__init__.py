@@ -10,16 +10,14 @@ In a notebook a task is made with the model and data of that notebook, and check
 """
 
 from ..errors import CourseError
-from . import attention, cifar10, classify, flowers, inference
+from . import attention as attention
+from . import cifar10 as cifar10
+from . import classify as classify
+from . import flowers as flowers
+from . import inference as inference
 from .core import Record, Task, records
 
-ALL = (
-    *classify.TASKS,
-    *cifar10.TASKS,
-    *attention.TASKS,
-    *flowers.TASKS,
-    *inference.TASKS,
-)
+ALL = tuple(sorted(Task.__subclasses__(), key=lambda task: task.id))
 
 
 def of_notebook(stem: str) -> tuple[type[Task], ...]:
@@ -41,18 +39,8 @@ def progress():
     here = {task.notebook for task in ALL if task.id in records}
     if not here:
         raise CourseError("There is no task yet: run the cells of the notebook from the top.")
-    rows = []
-    for task in (task for task in ALL if task.notebook in here):
-        record = records.get(task.id, Record(state="its cell has not been run"))
-        rows.append(
-            {
-                "task": task.id,
-                "title": task.title,
-                "minutes": task.minutes,
-                "difficulty": task.difficulty,
-                "state": record.state,
-                "tries": record.tries,
-                "hints": record.hints,
-            }
-        )
-    return pd.DataFrame(rows).set_index("task")
+    found = [task for task in ALL if task.notebook in here]
+    rows = [records.get(task.id, Record("its cell has not been run")) for task in found]
+    about = {name: [getattr(t, name) for t in found] for name in ("title", "minutes", "difficulty")}
+    done = {name: [getattr(r, name) for r in rows] for name in ("state", "tries", "hints")}
+    return pd.DataFrame(about | done, index=pd.Index([t.id for t in found], name="task"))

@@ -12,6 +12,10 @@ class Wrong(Exception):
     """Raised by a check: the message tells the learner what is wrong with the answer."""
 
 
+class NotANumber(Wrong):
+    """The answer holds NaN."""
+
+
 class NotAttempted(Exception):
     """Raised by a check when the dots of the stub are still there."""
 
@@ -32,7 +36,7 @@ def quote(value) -> str:
         if isinstance(value, (torch.Tensor, np.ndarray)):
             kind = "tensor" if isinstance(value, torch.Tensor) else "array"
             shape = tuple(value.shape)
-            if len(shape) <= 1 and int(np.prod(shape)) <= 6:
+            if len(shape) <= 1 and np.prod(shape) <= 6:
                 return str(_plain(value).tolist())
             return f"{'an' if kind == 'array' else 'a'} {kind} of shape {shape}"
         if isinstance(value, (float, np.floating)):
@@ -52,14 +56,6 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
 
 
-def _plain(value):
-    """A tensor as an array, wherever it is and whether or not it keeps gradients."""
-    if isinstance(value, torch.Tensor):
-        kind = torch.float64 if value.is_floating_point() else value.dtype
-        return value.detach().cpu().to(kind).numpy()
-    return value
-
-
 def numbers(answer, what: str = "Your answer") -> np.ndarray:
     """Any form of numbers as a float64 array: list, tuple, array, tensor, nested or not.
 
@@ -71,43 +67,41 @@ def numbers(answer, what: str = "Your answer") -> np.ndarray:
         raise NotAttempted
     if answer is None:
         raise Wrong(f"{what} is None. Does your code end with a value, or with `return`?")
+    said = f"{what} is {quote(answer)}"
     if isinstance(answer, (str, bytes)):
         raise Wrong(f"{what} is the text {quote(answer)}, but numbers are wanted, without quotes.")
     if callable(answer):
-        raise Wrong(f"{what} is {quote(answer)} itself. Call it, and give what it returns.")
+        raise Wrong(f"{said} itself. Call it, and give what it returns.")
     if isinstance(answer, (dict, set, frozenset)):
-        raise Wrong(
-            f"{what} is {quote(answer)}: {type(answer).__name__}s have no order; use a list."
-        )
+        raise Wrong(f"{said}: {type(answer).__name__}s have no order; use a list.")
     if isinstance(answer, torch.Tensor) and (answer.layout != torch.strided or answer.is_meta):
         raise Wrong(f"{what} is a tensor without plain numbers in it: use an ordinary one.")
     try:
-        array = np.asarray(_nested(answer))
+        array = np.asarray(_plain(answer))
         if array.dtype.kind in "SU":  # text; NumPy would turn "3" into 3
             raise TypeError
-        complex_numbers = np.iscomplexobj(array)
-        array = array.astype(np.float64) if not complex_numbers else array
+        if not np.iscomplexobj(array):
+            array = array.astype(np.float64)
     except (TypeError, ValueError, OverflowError, RuntimeError, RecursionError):
-        raise Wrong(
-            f"{what} is {quote(answer)}, which is not a number or a list of numbers."
-        ) from None
-    if complex_numbers:
-        raise Wrong(f"{what} is {quote(answer)}: complex numbers have no place here.")
-    if np.isnan(array).any():
-        place = (
-            "" if array.ndim == 0 else f" in {int(np.isnan(array).sum())} of {array.size} places"
+        raise Wrong(f"{said}, which is not a number or a list of numbers.") from None
+    if np.iscomplexobj(array):
+        raise Wrong(f"{said}: complex numbers have no place here.")
+    if count := int(np.isnan(array).sum()):
+        places = f" in {count} of {array.size} places" if array.ndim else ""
+        raise NotANumber(
+            f"{what} is NaN (not a number){places}. Was 0 divided by 0, or inf by inf?"
         )
-        raise Wrong(f"{what} is NaN (not a number){place}. Was 0 divided by 0, or inf by inf?")
     return array
 
 
-def _nested(answer):
-    """Tensors inside of lists as arrays, so that NumPy can put them together."""
-    if isinstance(answer, torch.Tensor):
-        return _plain(answer)
-    if isinstance(answer, (list, tuple)):
-        return [_nested(a) for a in answer]
-    return answer
+def _plain(value):
+    """Tensors as arrays, wherever they are, with gradients or not; those inside of lists too."""
+    if isinstance(value, torch.Tensor):
+        kind = torch.float64 if value.is_floating_point() else value.dtype
+        return value.detach().cpu().to(kind).numpy()
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value
 
 
 def number(answer, what: str = "Your answer") -> float:
@@ -152,14 +146,13 @@ def function(answer):
     raise Wrong(f"Your answer is {quote(answer)}, but a function is wanted: give its name only.")
 
 
-def call(answer, *args, case: str, returns: bool = True):
+def call(answer, *args, case: str):
     """Call the learner's function.
 
     Args:
         answer: The function.
         args: Its arguments; tensors are copied, so that a function may change them.
-        case: The input in words, for the message, such as `10 logits and k = 3`.
-        returns: Whether the function has to return something.
+        case: The input in words, for the message, such as `With 10 logits and k = 3`.
 
     Raises:
         Wrong: If it raises (its error is quoted), or returns nothing.
@@ -171,11 +164,11 @@ def call(answer, *args, case: str, returns: bool = True):
     except TimeIsUp:
         raise
     except BaseException as error:  # SystemExit too: a check must not end the kernel
-        raise Wrong(f"With {case} your function {raised(error)}.") from None
+        raise Wrong(f"{case} your function {raised(error)}.") from None
     if result is ...:
         raise NotAttempted
-    if result is None and returns:
-        raise Wrong(f"With {case} your function returned None. Does it end with `return`?")
+    if result is None:
+        raise Wrong(f"{case} your function returned None. Does it end with `return`?")
     return result
 
 
@@ -185,58 +178,57 @@ def shaped(result, shape: tuple, case: str, meaning: str) -> torch.Tensor:
     Args:
         result: What it returned.
         shape: The right shape.
-        case: The input in words.
-        meaning: What the axes are, for the message, such as `(tokens, tokens)`.
+        case: The input in words, as for `call`.
+        meaning: What the axes are, for the message, such as `tokens by tokens`.
 
     Raises:
         Wrong: If it holds no numbers, NaN, or has another shape.
     """
-    array = numbers(result, f"With {case} what your function returned")
+    array = numbers(result, f"{case} what your function returned")
     if array.shape != tuple(shape):
         raise Wrong(
-            f"With {case} your function returned the shape {array.shape}, but it should be "
+            f"{case} your function returned the shape {array.shape}, but it should be "
             f"{tuple(shape)}: {meaning}."
         )
     return torch.tensor(array)
 
 
-def close(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
-    """Whether two tensors differ by at most `tolerance` in every place."""
-    if a.shape != b.shape:
-        return False
-    return bool(((a.cpu().double() - b.cpu().double()).abs() <= tolerance).all())
-
-
-def recognise(result: torch.Tensor, mistakes: dict, tolerance: float) -> None:
-    """Raise `Wrong` if a result equals that of a typical mistake.
+def compare(got, truth, said: str, mistakes: dict, otherwise: str, near=1e-5) -> None:
+    """Compare what the learner has with what is right.
 
     Args:
-        result: What the learner's function returned.
-        mistakes: What to say about a mistake, and the result that it leads to.
-        tolerance: How near counts as equal.
+        got: A number or a tensor.
+        truth: What it should be.
+        said: How the message begins.
+        mistakes: How it goes on for a typical mistake -> the result that this mistake leads to, a
+            tuple of results, or a function that returns the result, where that takes long.
+        otherwise: How it goes on if none of these was made.
+        near: How far apart two numbers may be to count as equal, or a function that says of two
+            tensors whether they do.
+
+    Raises:
+        Wrong: If both differ.
     """
-    for message, outcome in mistakes.items():
-        if close(result, torch.as_tensor(outcome), tolerance):
-            raise Wrong(message)
+    equal = near if callable(near) else lambda a, b: bool(((a - b).abs() <= near).all())
+
+    def is_like(outcomes) -> bool:
+        outcomes = outcomes() if callable(outcomes) else outcomes
+        several = outcomes if isinstance(outcomes, tuple) else (outcomes,)
+        return any(equal(_double(got), _double(one).reshape(np.shape(got))) for one in several)
+
+    if is_like(truth):
+        return
+    for words, outcomes in mistakes.items():
+        if is_like(outcomes):
+            raise Wrong(said + words)
+    raise Wrong(said + otherwise)
 
 
-def tiny_vit(classes: int = 3, blocks: int = 5, seed: int = 0):
-    """A ViT small enough to be trained within a check: 8 wide, pictures of 16 x 16 pixels."""
-    from transformers import ViTConfig, ViTForImageClassification
-
-    config = ViTConfig(
-        hidden_size=8,
-        num_hidden_layers=blocks,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=16,
-        patch_size=8,
-        num_labels=classes,
-        initializer_range=0.3,
-    )
-    with torch.random.fork_rng(devices=[]):  # the notebook's own random numbers stay as they are
-        torch.manual_seed(seed)
-        return ViTForImageClassification(config).eval()
+def _double(values) -> torch.Tensor:
+    """A number or a tensor as a tensor of float64."""
+    if isinstance(values, torch.Tensor):
+        return values.double()
+    return torch.tensor(float(values), dtype=torch.float64)
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

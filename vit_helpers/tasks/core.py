@@ -1,59 +1,27 @@
-"""What a task is: a question, hints, a solution, and a check that survives any answer.
+"""What a task is: a text in the Markdown file beside its module, and a check.
 
-A task is a class (see the other modules of this package). It has all that the notebook, the
-solved edition and the tests need, so they cannot drift apart:
+The file (`classify.md` for `classify.py`) has for each task of a notebook, in order:
 
-- `question`, `difficulty`, `minutes`: the text above the learner's cell
-- `stub`: what stands in the cell; with it the check says "not attempted yet"
-- `solution_code`: what takes the place of the stub in the solved edition
-- `hints`: two or three, each saying more
-- `_judge`: compares an answer with the truth, which it computes from the model and the data that
-  the task was made with. It returns why the answer is right, or raises `Wrong`.
+- `## make`: how the notebook makes it, such as `CountTokens(model)`
+- title, minutes, difficulty and question: the cell above the learner's
+- `stub`: what stands in the learner's cell; with it the check says "not attempted yet"
+- `solution`: what takes its place in the solved edition
+- two or three hints, each saying more
+
+A class of that name has `_judge`: it compares an answer with the truth, which it computes from the
+model and the data that the task was made with. It returns why the answer is right, or raises
+`Wrong`.
 """
 
+import functools
+import re
 import sys
-import textwrap
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from .answers import (
-    NotAttempted,
-    Wrong,
-    call,
-    close,
-    function,
-    number,
-    numbers,
-    quote,
-    raised,
-    random,
-    recognise,
-    shaped,
-    tiny_vit,
-    whole_number,
-)
+from .answers import NotAttempted, Wrong, raised
 from .limit import TimeIsUp, within
-
-__all__ = [
-    "EASY",
-    "HARD",
-    "MEDIUM",
-    "NotAttempted",
-    "Task",
-    "Wrong",
-    "call",
-    "close",
-    "function",
-    "number",
-    "numbers",
-    "quote",
-    "random",
-    "recognise",
-    "register",
-    "shaped",
-    "tiny_vit",
-    "whole_number",
-]
 
 EASY, MEDIUM, HARD = "easy", "medium", "hard"
 RIGHT, WRONG, NOT_ATTEMPTED = "right", "not yet", "not attempted yet"
@@ -66,6 +34,28 @@ HOW_TASKS_WORK = (
     "helps more. `q1.solution()` shows one way to do it. Where the notebook goes on with what you "
     "have built, `q1.answer()` gives yours once it is right, and ours until then."
 )
+
+TEXT = re.compile(
+    r"## (?P<make>[^\n]+)\n\n### (?P<title>[^\n]+)\n\n\*About (?P<minutes>\d+) minutes · "
+    r"(?P<difficulty>\w+)\*\n\n(?P<question>.+?)\n\n```python stub\n(?P<stub>.+?)\n```\n\n"
+    r"```python solution\n(?P<solution_code>.+?)\n```\n\n(?P<hints>.+?)(?=\n\n## |\Z)",
+    re.DOTALL,
+)
+
+
+@functools.cache
+def texts(module: str) -> dict[str, dict]:
+    """The texts of a module's tasks from its Markdown file, by class name, as class attributes."""
+    content = Path(__file__).with_name(f"{module}.md").read_text(encoding="utf-8")
+    notebook = content.splitlines()[0].removeprefix("# ")
+    found = {}
+    for number, match in enumerate(TEXT.finditer(content), start=1):
+        text: dict = match.groupdict()
+        text["minutes"] = int(text["minutes"])
+        text["hints"] = tuple(re.findall(r"^\d\. (.+)$", text["hints"], re.M))
+        text |= {"notebook": notebook, "number": number, "id": f"{notebook[:2]}.{number}"}
+        found[text["make"].split("(")[0]] = text
+    return found
 
 
 @dataclass(frozen=True)
@@ -104,20 +94,22 @@ records: dict[str, Record] = {}  # by the id of the task, such as "01.2"
 class Task:
     """One task for the learner. Make it in a notebook with the model and data of that notebook."""
 
-    # Filled in by `register`, from the order in the module's list.
     notebook: str  # such as "01_classify"
     number: int
     id: str  # number of the notebook and of the task, such as "01.2"
-
     title: str
     difficulty: str
     minutes: int  # how long it may take, as its author thinks
     question: str
-    make: str  # how the notebook makes it, such as "CountTokens(model)"
+    make: str
     stub: str
     solution_code: str
     hints: tuple[str, ...]
     limit_seconds: float = 10.0  # a check takes less than one; a slow machine may take longer
+
+    def __init_subclass__(cls):
+        for name, value in texts(cls.__module__.rpartition(".")[2])[cls.__name__].items():
+            setattr(cls, name, value)
 
     def __init__(self):
         self._record = records.setdefault(self.id, Record())
@@ -175,7 +167,7 @@ class Task:
         self._record.hints = count + 1
         print(f"Hint {count + 1} of {len(self.hints)}: {self.hints[count]}")
         if count + 1 == len(self.hints):
-            print(f"That was the last one. {self._variable}.solution() shows a solution.")
+            print(f"That was the last one. q{self.number}.solution() shows a solution.")
 
     def solution(self):
         """Show one way to do it, as highlighted code."""
@@ -189,8 +181,6 @@ class Task:
 
     def verdict(self, answer) -> Verdict:
         """Judge an answer. Whatever it is, this returns within about `limit_seconds`."""
-        if answer is ...:
-            return self._not_attempted()
         try:
             return within(self.limit_seconds, self._verdict, answer)
         except TimeIsUp as late:
@@ -198,9 +188,12 @@ class Task:
 
     def _verdict(self, answer) -> Verdict:
         try:
+            if answer is ...:
+                raise NotAttempted
             return Verdict(RIGHT, self._judge(answer))
         except NotAttempted:
-            return self._not_attempted()
+            words = f"Put your answer in place of the dots. q{self.number}.hint() helps."
+            return Verdict(NOT_ATTEMPTED, words)
         except Wrong as wrong:
             return Verdict(WRONG, str(wrong))
         except TimeIsUp:
@@ -214,53 +207,26 @@ class Task:
     def _judge(self, answer) -> str:
         raise NotImplementedError
 
-    def _not_attempted(self) -> Verdict:
-        help_text = f"Put your answer in place of the dots. {self._variable}.hint() helps."
-        return Verdict(NOT_ATTEMPTED, help_text)
-
-    @property
-    def _variable(self) -> str:
-        return f"q{self.number}"
-
     # --- the text of the notebook ---------------------------------------------------------------
 
     @classmethod
     def given(cls) -> str:
         """The name that the stub defines: `answer`, or the name of a function."""
-        first = next(line for line in cls.stub.splitlines() if line.startswith(("def ", "answer")))
-        return first.removeprefix("def ").split("(")[0].split(" ")[0]
+        return re.split(r"\W", cls.stub.removeprefix("def "))[0]
 
     @classmethod
     def markdown(cls) -> str:
         """The cell above the learner's cell."""
-        parts = [
-            f"### Task {cls.number}: {cls.title}",
-            f"*About {cls.minutes} minutes · {cls.difficulty}*",
-            one_line_a_paragraph(cls.question),
-        ]
-        return "\n\n".join(parts + [HOW_TASKS_WORK] * (cls.number == 1))
+        head = f"### Task {cls.number}: {cls.title}"
+        about = f"*About {cls.minutes} minutes · {cls.difficulty}*"
+        return "\n\n".join([head, about, cls.question] + [HOW_TASKS_WORK] * (cls.number == 1))
 
     @classmethod
     def cell(cls) -> str:
         """The learner's cell: make the task, the stub, the check."""
-        variable = f"q{cls.number}"
         module = cls.__module__.rpartition(".")[2]
         space = "\n\n" if "def " in cls.stub else ""  # two empty lines around a function
         return (
-            f"{variable} = tasks.{module}.{cls.make}\n{space}{cls.stub.strip()}\n{space}"
-            f"{variable}.check({cls.given()})"
+            f"q{cls.number} = tasks.{module}.{cls.make}\n{space}{cls.stub}\n{space}"
+            f"q{cls.number}.check({cls.given()})"
         )
-
-
-def one_line_a_paragraph(text: str) -> str:
-    """Join the lines of each paragraph, as Markdown wants it; lists and code keep theirs."""
-    paragraphs = textwrap.dedent(text).strip().split("\n\n")
-    keep = ("- ", "```", "$$")
-    return "\n\n".join(p if p.startswith(keep) else " ".join(p.splitlines()) for p in paragraphs)
-
-
-def register(notebook: str, classes) -> tuple:
-    """Give the tasks of a notebook numbers and ids. Returns the classes as a tuple."""
-    for place, task in enumerate(classes, start=1):
-        task.notebook, task.number, task.id = notebook, place, f"{notebook[:2]}.{place}"
-    return tuple(classes)
