@@ -143,11 +143,6 @@ class TestBadInput:
         with pytest.raises(CourseError, match="attn has weights below zero or"):
             explorer.explore(PICTURE, attn, GRID)
 
-    @pytest.mark.parametrize(("layer", "head"), [(3, None), (-4, None), (0, 2)])
-    def test_layer_and_head(self, layer, head):
-        with pytest.raises(CourseError, match="There is no (layer|head)"):
-            explorer.explore(PICTURE, ATTN, GRID, layer=layer, head=head)
-
     def test_too_large_for_a_browser(self, monkeypatch):
         monkeypatch.setattr(explorer, "LARGEST_MEGABYTES", 0.001)
         with pytest.raises(CourseError, match="leave layers out"):
@@ -163,20 +158,20 @@ def test_any_picture_becomes_a_small_jpeg(mode):
 
 
 def test_a_picture_with_words_stands_where_no_widget_runs():
-    widget = explorer.explore(PICTURE, ATTN, GRID, {"rollout": ATTN[0, 0]}, layer=1, head=0)
+    widget = explorer.explore(PICTURE, ATTN, GRID, {"rollout": ATTN[0, 0]})
     data, metadata = widget._repr_mimebundle_()
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert "application/vnd.jupyter.widget-view+json" in data
     assert data["text/plain"].startswith("The attention explorer: run this cell")
     words = metadata["image/png"]["alt"]
-    assert "layer 1, head 0, from [CLS]" in words and "rollout, from [CLS]" in words
+    assert "layer 2, mean of heads, from [CLS]" in words and "rollout, from [CLS]" in words
     assert "from the patch in row 2, column 3" in words
-    again = explorer.explore(PICTURE, ATTN, GRID, {"rollout": ATTN[0, 0]}, layer=1, head=0)
+    again = explorer.explore(PICTURE, ATTN, GRID, {"rollout": ATTN[0, 0]})
     assert again._repr_mimebundle_()[0]["text/plain"] == data["text/plain"]  # compared under test
 
 
 def test_what_is_sent_is_json_and_bytes():
-    spec = explorer.explore(PICTURE, ATTN, GRID, compare=True).spec
+    spec = explorer.explore(PICTURE, ATTN, GRID).spec
     assert json.loads(json.dumps(spec))["start"][1]["layer"] == LAYERS // 2
 
 

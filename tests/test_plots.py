@@ -86,8 +86,8 @@ CASES = {
         ["32 by 32 pixels", "16 patches", "3 blocks", "2 heads", "7 logits"],
     ),
     "position_similarity": (
-        {"similarity": torch.eye(24) + 0.25, "grid": (6, 4), "step": 2},
-        ["6 maps of 6 by 4", "row 4, column 4 it is", "0.25 with the corner above left"],
+        {"similarity": torch.eye(24) + 0.25, "grid": (6, 4)},
+        ["2 maps of 6 by 4", "row 5, column 2 it is", "0.25 with the corner above left"],
     ),
     "reliability": (
         {

@@ -3,23 +3,10 @@
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from PIL import ImageEnhance
 
-from .shared import (
-    BLACK,
-    BLUE,
-    ORANGE,
-    PALETTE,
-    RED,
-    SKY,
-    Plot,
-    as_array,
-    as_numpy,
-    colour_table,
-    finish,
-    new_plot,
-    place,
-    thumbnail,
-)
+from .colours import BLACK, BLUE, ORANGE, PALETTE, RED, SKY, colour_table
+from .shared import Plot, as_numpy, finish, new_grid, new_plot, show, thumbnail
 
 MOST_OPAQUE = 0.9  # of a map over its photograph, where its weight is largest
 # viridis without its dark end, which would turn a photograph purple where the weight is small.
@@ -30,7 +17,7 @@ DETAIL = 96  # pixels of a photograph on an inch of a figure: more would make no
 # --- maps over photographs -----------------------------------------------------------------------
 
 
-def _overlay(ax, picture, grid_map, vmax: float):
+def _overlay(ax, picture, grid_map, vmax: float, title: str, fontsize: int = 9):
     """Draw a map over the whole photograph: the larger the weight, the less of it shows through.
 
     Returns what a colour bar needs.
@@ -42,16 +29,17 @@ def _overlay(ax, picture, grid_map, vmax: float):
     large = attention.upsample(torch.as_tensor(grid_map), (picture.height, picture.width)).numpy()
     # Both get the same extent: without it, a map of 14 x 14 cells would land in a corner.
     extent = (0, picture.width, picture.height, 0)
-    ax.imshow(as_array(_muted(picture)), extent=extent)
+    muted = ImageEnhance.Color(picture).enhance(0.35)  # so that the colours of the map stand out
+    show(ax, muted, title, fontsize, extent=extent)
     opacity = MOST_OPAQUE * np.clip(large / vmax, 0, 1) ** 0.7
     return ax.imshow(large, cmap=COLOURS, vmin=0, vmax=vmax, alpha=opacity, extent=extent)
 
 
-def _muted(picture):
-    """A photograph with a third of its colour, so that the colours of a map stand out."""
-    from PIL import ImageEnhance
-
-    return ImageEnhance.Color(picture).enhance(0.35)
+def _place(grid_map) -> str:
+    """Where the largest weight of a map lies, in words: `row 3 of 14, column 5 of 14`."""
+    rows, columns = grid_map.shape
+    row, column = divmod(int(np.argmax(grid_map)), columns)
+    return f"row {row + 1} of {rows}, column {column + 1} of {columns}"
 
 
 def attention_map(picture, grid_map, title: str = "") -> Plot:
@@ -63,26 +51,22 @@ def attention_map(picture, grid_map, title: str = "") -> Plot:
         title: Text above all, for example which layer and head.
     """
     percents = 100 * as_numpy(grid_map)
+    rows, columns = percents.shape
     picture = thumbnail(picture, round(2.6 * DETAIL))
     height = min(4.0, 2.5 * picture.height / picture.width) + 0.7
     plot, axes = new_plot(1, 3, size=(9, height))
     extent = (0, picture.width, picture.height, 0)
-    axes[0].imshow(as_array(picture), extent=extent)
-    scale = {"cmap": COLOURS, "vmin": 0, "vmax": percents.max()}
-    shown = axes[1].imshow(percents, extent=extent, **scale)
-    _overlay(axes[2], picture, percents, percents.max() or 1.0)
-    rows, columns = percents.shape
-    titles = ("picture", f"attention on {rows} x {columns} patches", "laid over the picture")
-    for ax, text in zip(axes, titles, strict=True):
-        ax.set_title(text, fontsize=10)
-        ax.axis("off")
+    scale = {"cmap": COLOURS, "vmin": 0, "vmax": percents.max(), "extent": extent}
+    show(axes[0], picture, "picture", extent=extent)
+    shown = show(axes[1], percents, f"attention on {rows} x {columns} patches", **scale)
+    _overlay(axes[2], picture, percents, percents.max() or 1.0, "laid over the picture", 10)
     plot.colorbar(shown, ax=axes, label="attention of [CLS] in %", shrink=0.9, pad=0.01)
     plot.suptitle(title, fontsize=11)
     return finish(
         plot,
         f"{title}: the picture, the attention map of {rows} by {columns} patches, and the map "
         f"laid over the whole picture. The largest weight, {percents.max():.1f} %, is in "
-        f"{place(percents)}; all patches together get {percents.sum():.0f} %.",
+        f"{_place(percents)}; all patches together get {percents.sum():.0f} %.",
     )
 
 
@@ -97,23 +81,18 @@ def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Pl
         columns: Maps in a row.
     """
     columns = min(columns, len(maps))
-    rows = -(-len(maps) // columns)
     width = min(2.6, 8.3 / columns)
     picture = thumbnail(picture, round(DETAIL * width))
     height = min(1.4 * width, width * picture.height / picture.width)
-    plot, axes = new_plot(
-        rows, columns, size=(width * columns + 0.7, (height + 0.5) * rows + 0.3), squeeze=False
-    )
-    for ax in axes.flat:
-        ax.axis("off")
+    plot, axes = new_grid(len(maps), columns, width, height + 0.5, more=(0.7, 0.3))
     words = []
     for ax, (name, grid_map) in zip(axes.flat, maps.items(), strict=False):
         weights = as_numpy(grid_map)
-        largest = weights.max() or 1.0  # a map of zeros stays one
-        shown = _overlay(ax, picture, weights / largest, 1.0)
-        ax.set_title(f"{name}\nlargest {100 * weights.max():.1f} %", fontsize=9)
-        words.append(f"{name} {100 * weights.max():.1f} % in {place(weights)}")
-    _share_bar(plot, shown, axes, rows)
+        largest = weights.max()
+        heading = f"{name}\nlargest {100 * largest:.1f} %"
+        shown = _overlay(ax, picture, weights / (largest or 1.0), 1.0, heading)
+        words.append(f"{name} {100 * largest:.1f} % in {_place(weights)}")
+    _share_bar(plot, shown, axes)
     plot.suptitle(title, fontsize=11)
     return finish(
         plot,
@@ -121,10 +100,28 @@ def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Pl
     )
 
 
-def _share_bar(plot, shown, axes, rows: int) -> None:
+def _share_bar(plot, shown, axes) -> None:
     bar = plot.colorbar(shown, ax=axes, shrink=0.8, pad=0.02, aspect=30, ticks=(0, 0.5, 1))
     # One row of maps is lower than the long label.
-    bar.set_label("share of the map's largest weight" if rows > 1 else "share of\nits largest")
+    label = "share of the map's largest weight" if len(axes) > 1 else "share of\nits largest"
+    bar.set_label(label)
+
+
+def _table(pictures, columns: int, widest: float, total: float, text: float, more: float = 0.0):
+    """Axes for a row a picture: the picture is drawn in the first column.
+
+    Returns `(plot, axes, pictures in the size in which they are drawn)`.
+    """
+    width = min(widest, total / (columns + 1))
+    heights = [min(1.3, picture.height / picture.width) for picture in pictures]
+    size = (width * (columns + 1) + more, width * sum(heights) + text * len(heights) + 0.3)
+    plot, axes = new_plot(
+        len(pictures), columns + 1, size=size, squeeze=False, height_ratios=heights
+    )
+    small = [thumbnail(picture, round(DETAIL * width)) for picture in pictures]
+    for ax, picture in zip(axes[:, 0], small, strict=True):
+        show(ax, picture)
+    return plot, axes, small
 
 
 def map_table(pictures, columns: dict, titles=None) -> Plot:
@@ -137,29 +134,17 @@ def map_table(pictures, columns: dict, titles=None) -> Plot:
         titles: A text above each map, by picture and then by column; by default its column's name,
             in the first row.
     """
-    pictures = list(pictures)
-    width = min(1.9, 8.2 / (len(columns) + 1))
-    heights = [min(1.3, picture.height / picture.width) for picture in pictures]
     text = 0.25 if titles is None else 0.5
-    size = (width * (len(columns) + 1) + 0.8, width * sum(heights) + text * len(heights) + 0.3)
-    plot, axes = new_plot(
-        len(pictures), len(columns) + 1, size=size, squeeze=False, height_ratios=heights
-    )
+    plot, axes, pictures = _table(list(pictures), len(columns), 1.9, 8.2, text, more=0.8)
     words = []
-    for i, (picture, line) in enumerate(zip(pictures, axes, strict=True)):
-        small = thumbnail(picture, round(DETAIL * width))
-        line[0].imshow(as_array(small))
+    for i, picture in enumerate(pictures):
         for j, (name, maps) in enumerate(columns.items()):
             weights = as_numpy(maps[i])
-            shown = _overlay(line[j + 1], small, weights / (weights.max() or 1.0), 1.0)
-            if titles is not None or i == 0:
-                title = name if titles is None else titles[i][j]
-                line[j + 1].set_title(title, fontsize=9)
-            where = place(weights)
-            words.append(f"picture {i + 1}, {name if titles is None else titles[i][j]}: {where}")
-        for ax in line:
-            ax.axis("off")
-    _share_bar(plot, shown, axes, len(pictures))
+            title = name if titles is None else titles[i][j]
+            above = title if titles is not None or i == 0 else ""
+            shown = _overlay(axes[i, j + 1], picture, weights / (weights.max() or 1.0), 1.0, above)
+            words.append(f"picture {i + 1}, {title}: {_place(weights)}")
+    _share_bar(plot, shown, axes)
     return finish(
         plot,
         f"{len(pictures)} pictures with {len(columns)} maps each. The largest weight lies in: "
@@ -174,23 +159,11 @@ def feature_colours(pictures, columns: dict) -> Plot:
         pictures: PIL pictures.
         columns: Name -> colours of shape (pictures, rows, columns, 3), 0 to 1.
     """
-    pictures = list(pictures)
-    width = min(2.2, 8.8 / (len(columns) + 1))
-    heights = [min(1.3, picture.height / picture.width) for picture in pictures]
-    size = (width * (len(columns) + 1), width * sum(heights) + 0.2 * len(heights) + 0.3)
-    plot, axes = new_plot(
-        len(pictures), len(columns) + 1, size=size, squeeze=False, height_ratios=heights
-    )
-    for i, (picture, line) in enumerate(zip(pictures, axes, strict=True)):
-        small = thumbnail(picture, round(DETAIL * width))
-        extent = (0, small.width, small.height, 0)
-        line[0].imshow(as_array(small), extent=extent)
+    plot, axes, pictures = _table(list(pictures), len(columns), 2.2, 8.8, 0.2)
+    for i, picture in enumerate(pictures):
         for j, (name, colours) in enumerate(columns.items()):
-            line[j + 1].imshow(as_numpy(colours[i]), extent=extent)
-            if i == 0:
-                line[j + 1].set_title(name, fontsize=10)
-        for ax in line:
-            ax.axis("off")
+            extent = (0, picture.width, picture.height, 0)
+            show(axes[i, j + 1], as_numpy(colours[i]), name if i == 0 else "", extent=extent)
     return finish(
         plot,
         f"{len(pictures)} pictures, and beside each its patches in {len(columns)} columns "
@@ -209,21 +182,20 @@ def sink_heads(to_cls, to_patch) -> Plot:
         to_patch: Shape (layers, heads): the share of the patch that gets most.
     """
     parts = {"[CLS]": 100 * as_numpy(to_cls), "one single patch": 100 * as_numpy(to_patch)}
-    plot, axes = new_plot(1, 2, size=(9, 3.9), sharey=True)
+    layers, heads = to_cls.shape
+    plot, axes = new_plot(1, 2, size=(9, 3.9), frame=True, sharey=True)
     for ax, (name, percents) in zip(axes, parts.items(), strict=True):
         shown = ax.imshow(percents, cmap="viridis", vmin=0, vmax=100)
         ax.set_title(f"weight that goes to {name}", fontsize=10)
-        ax.set_xlabel("head")
-        ax.set_xticks(range(percents.shape[1]))
-        ax.set_yticks(range(percents.shape[0]))
+        ax.set(xlabel="head", xticks=range(heads), yticks=range(layers))
     axes[0].set_ylabel("layer")
     plot.colorbar(shown, ax=axes, label="% of the head's attention", pad=0.02)
     counts = {name: int((percents > 50).sum()) for name, percents in parts.items()}
     words = " and ".join(f"{count} to {name}" for name, count in counts.items())
     return finish(
         plot,
-        f"Two tables of {percents.shape[0]} layers by {percents.shape[1]} heads. Heads that give "
-        f"more than half of their attention to one token: {words}.",
+        f"Two tables of {layers} layers by {heads} heads. Heads that give more than half of their "
+        f"attention to one token: {words}.",
     )
 
 
@@ -239,25 +211,24 @@ def attention_by_layer(distance, bits, sinks, *, even_distance: float, even_bits
     """
     distance, bits, sinks = as_numpy(distance), as_numpy(bits), as_numpy(sinks).astype(bool)
     plot, axes = new_plot(1, 2, size=(9, 3.7))
-    labels = ("mean attention distance in pixels", "entropy in bits")
-    values, evens = (distance, bits), (even_distance, even_bits)
-    for ax, value, label, even in zip(axes, values, labels, evens, strict=True):
+    parts = (
+        (axes[0], distance, "mean attention distance in pixels", even_distance),
+        (axes[1], bits, "entropy in bits", even_bits),
+    )
+    for ax, value, label, even in parts:
         layers = np.arange(len(value))
         x = np.broadcast_to(layers[:, None], value.shape)
         ax.plot(x[~sinks], value[~sinks], "o", color=BLUE, alpha=0.6, ms=5, label="a head")
-        style = {"color": ORANGE, "markerfacecolor": "none", "markersize": 6}
         if np.isfinite(value[sinks]).any():
-            ax.plot(x[sinks], value[sinks], "o", label="gives most to one token", **style)
+            style = {"color": ORANGE, "mfc": "none", "ms": 6, "label": "gives most to one token"}
+            ax.plot(x[sinks], value[sinks], "o", **style)
         rest = np.where(sinks, np.nan, value)
         some = np.isfinite(rest).any(axis=1)
         means = [np.nanmean(line) for line in rest[some]]
         ax.plot(layers[some], means, "-", color=RED, label="mean of the full dots")
         ax.axhline(even, color=BLACK, linestyle="--", linewidth=1, label="spread evenly")
-        ax.set_xlabel("layer")
-        ax.set_ylabel(label)
-        ax.set_xticks(layers)
+        ax.set(xlabel="layer", ylabel=label, xticks=layers)
         ax.set_ylim(-0.02 * even, 1.12 * max(even, np.nanmax(value)))
-        ax.spines[["top", "right"]].set_visible(False)
     handles, names = axes[1].get_legend_handles_labels()
     plot.legend(handles, names, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     near, far = np.nanmin(distance), np.nanmax(distance)
@@ -281,29 +252,25 @@ def token_sinks(norms, received, special: int = 1) -> Plot:
     """
     norms, percents = as_numpy(norms), 100 * as_numpy(received)
     plot, (left, right) = new_plot(1, 2, size=(9, 3.6))
+    of_cls = {"color": RED, "ms": 4, "label": "[CLS]"}
     patches, steps = norms[:, special:], np.arange(len(norms))
     median, longest = np.median(patches, axis=1), patches.max(axis=1)
     left.fill_between(steps, patches.min(axis=1), longest, color=SKY, alpha=0.5)
-    left.plot(steps, median, "o-", color=BLUE, markersize=4, label="patches: median, and range")
-    left.plot(steps, norms[:, 0], "s-", color=RED, markersize=4, label="[CLS]")
-    left.set_yscale("log")
-    left.set_xlabel("after how many layers")
-    left.set_ylabel("length of the token's vector")
+    left.plot(steps, median, "o-", color=BLUE, ms=4, label="patches: median, and range")
+    left.plot(steps, norms[:, 0], "s-", **of_cls)
+    left.set(yscale="log", xlabel="after how many layers", ylabel="length of the token's vector")
     layers, even = np.arange(len(percents)), 100 / percents.shape[1]
     most = percents[:, special:].max(axis=1)
-    right.plot(layers, percents[:, 0], "s-", color=RED, markersize=4, label="[CLS]")
-    right.plot(layers, most, "o-", color=BLUE, markersize=4, label="the patch that gets most")
+    right.plot(layers, percents[:, 0], "s-", **of_cls)
+    right.plot(layers, most, "o-", color=BLUE, ms=4, label="the patch that gets most")
     right.axhline(even, color=BLACK, linestyle="--", linewidth=1, label="the even share")
-    right.set_yscale("log")
-    right.set_xlabel("layer")
-    right.set_ylabel("share of the layer's attention in %")
+    right.set(yscale="log", xlabel="layer", ylabel="share of the layer's attention in %")
     for ax, ticks in ((left, steps), (right, layers)):
         ax.set_xticks(ticks)
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
         ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         ax.yaxis.set_minor_formatter(NullFormatter())
         ax.legend(fontsize=9)
-        ax.spines[["top", "right"]].set_visible(False)
     top = int(percents[:, 0].argmax())
     return finish(
         plot,
@@ -326,12 +293,10 @@ def logit_lens(shares, names: list[str]) -> Plot:
     for i, (line, name) in enumerate(zip(percents, names, strict=True)):
         style = ("o-", "s--", "^-.", "D:", "v-", "P--", "X-.", "*:")[i % 8]
         ax.plot(line, style, color=PALETTE[i % len(PALETTE)], markersize=5, label=name)
-    ax.set_xticks(range(percents.shape[1]))
-    ax.set_ylim(0, 103)
+    ax.set(xticks=range(percents.shape[1]), ylim=(0, 103))
     ax.set_xlabel("after how many blocks the head is asked")
     ax.set_ylabel("probability of the final answer in %")
     ax.legend(fontsize=9, title="final answer", loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.spines[["top", "right"]].set_visible(False)
     half = percents.shape[1] // 2
     words = "; ".join(
         f"{name} {line[half]:.0f} % after {half} blocks, {line[-1]:.0f} % at the end"
@@ -372,15 +337,14 @@ def faithfulness(measured: dict, table) -> Plot:
         ax.errorbar(gain, y, xerr=half, fmt="o", color=BLACK, capsize=3, markersize=5)
         ax.axvline(0, color="0.55", linestyle="--")
         ax.set_yticks(y, list(rows.index))
-        ax.set_ylim(len(rows) - 0.5, -0.5)
-        ax.set_xlabel("gain in insertion - deletion, with its interval")
+        ax.set(
+            ylim=(len(rows) - 0.5, -0.5), xlabel="gain in insertion - deletion, with its interval"
+        )
         ax.set_title(f"against {reference}: right of 0 is better", fontsize=10)
         words += [
             f"{name} {g:+.2f} ± {h:.2f} over {reference}"
             for name, g, h in zip(rows.index, gain, half, strict=True)
         ]
-    for ax in axes.flat:
-        ax.spines[["top", "right"]].set_visible(False)
     return finish(
         plot,
         "Curves of the mean probability while patches are hidden, and while they are shown, for "

@@ -2,31 +2,8 @@
 
 import numpy as np
 
-from .shared import (
-    BLACK,
-    BLUE,
-    ORANGE,
-    PALETTE,
-    SKY,
-    Plot,
-    as_array,
-    as_numpy,
-    finish,
-    new_plot,
-    percent,
-    thumbnail,
-)
-
-
-def as_grid_of_patches(patches, grid: tuple[int, int], gap: int = 3) -> np.ndarray:
-    """Patches (N, 3, p, p) with values 0..1 laid out in a grid with white gaps: (H, W, 3)."""
-    rows, columns = grid
-    side = patches.shape[-1]
-    sheet = np.ones((rows * (side + gap) - gap, columns * (side + gap) - gap, 3), dtype=np.float32)
-    for i, patch in enumerate(patches):
-        y, x = (i // columns) * (side + gap), (i % columns) * (side + gap)
-        sheet[y : y + side, x : x + side] = as_array(patch)
-    return sheet
+from .colours import BLACK, BLUE, ORANGE, PALETTE, SKY
+from .shared import Plot, as_numpy, finish, new_plot, percent, show, thumbnail
 
 
 def picture_to_patches(picture, seen, patches, grid: tuple[int, int]) -> Plot:
@@ -38,25 +15,23 @@ def picture_to_patches(picture, seen, patches, grid: tuple[int, int]) -> Plot:
         patches: Tensor (N, 3, p, p) with values 0..1.
         grid: `(rows, columns)` of patches.
     """
-    plot, axes = new_plot(1, 3, size=(9, 3.1))
-    height, width = seen.shape[-2:]
     rows, columns = grid
-    titles = (
-        f"the picture: {picture.width} x {picture.height} pixels",
-        f"as the model sees it: {width} x {height}",
-        f"as tokens: {columns} x {rows} = {len(patches)} patches",
-    )
-    sheet = as_grid_of_patches(patches, grid)
-    shown_as = (thumbnail(picture, 480), seen, sheet)
-    for ax, shown, title in zip(axes, shown_as, titles, strict=True):
-        ax.imshow(as_array(shown))
-        ax.set_title(title, fontsize=10)
-        ax.axis("off")
+    height, width = seen.shape[-2:]
+    side, step = patches.shape[-1], patches.shape[-1] + 3  # with a white gap between patches
+    sheet = np.ones((rows * step - 3, columns * step - 3, 3), dtype=np.float32)
+    for i, patch in enumerate(patches):
+        y, x = (i // columns) * step, (i % columns) * step
+        sheet[y : y + side, x : x + side] = patch.cpu().permute(1, 2, 0)
+    plot, axes = new_plot(1, 3, size=(9, 3.1))
+    about = f"the picture: {picture.width} x {picture.height} pixels"
+    show(axes[0], thumbnail(picture, 480), about)
+    show(axes[1], seen, f"as the model sees it: {width} x {height}")
+    show(axes[2], sheet, f"as tokens: {columns} x {rows} = {len(patches)} patches")
     return finish(
         plot,
         f"The picture of {picture.width} by {picture.height} pixels; the same picture squeezed to "
         f"{width} by {height} pixels; and that one cut into {columns} by {rows} = {len(patches)} "
-        f"square patches of {patches.shape[-1]} pixels.",
+        f"square patches of {side} pixels.",
     )
 
 
@@ -72,8 +47,7 @@ def vit_diagram(config) -> Plot:
     size, patch, width = config.image_size, config.patch_size, config.hidden_size
     count, depth = (size // patch) ** 2, config.num_hidden_layers
     plot, ax = new_plot(size=(9, 4.1))
-    ax.set_xlim(-0.5, 100.5)
-    ax.set_ylim(0, 46)
+    ax.set(xlim=(-0.5, 100.5), ylim=(0, 46))
     ax.axis("off")
 
     steps = (
@@ -131,10 +105,8 @@ def vit_diagram(config) -> Plot:
 def _box(ax, x, y, width, height, text, colour, edge=BLACK) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    shape = "round,pad=0,rounding_size=1"
-    ax.add_patch(
-        FancyBboxPatch((x, y), width, height, boxstyle=shape, facecolor=colour, edgecolor=edge)
-    )
+    style = {"boxstyle": "round,pad=0,rounding_size=1", "facecolor": colour, "edgecolor": edge}
+    ax.add_patch(FancyBboxPatch((x, y), width, height, **style))
     ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9)
 
 
@@ -143,39 +115,36 @@ def _arrow(ax, start, end) -> None:
     ax.annotate("", end, start, arrowprops=style)
 
 
-def position_similarity(similarity, grid: tuple[int, int], step: int = 3) -> Plot:
-    """How similar the position vector of some places is to those of all places.
+def position_similarity(similarity, grid: tuple[int, int]) -> Plot:
+    """How similar the position vectors of some places, every third one, are to those of all.
 
     Args:
         similarity: Shape (N, N) for N patches: cosine similarities.
         grid: `(rows, columns)` of patches.
-        step: Every how many rows and columns a place is shown.
     """
     rows, columns = grid
     values = as_numpy(similarity).reshape(rows, columns, rows, columns)
-    ys, xs = range(step // 2, rows, step), range(step // 2, columns, step)
-    plot, axes = new_plot(len(ys), len(xs), size=(6.4, 5.6), squeeze=False)
+    ys, xs = range(1, rows, 3), range(1, columns, 3)
+    plot, axes = new_plot(len(ys), len(xs), size=(6.4, 5.6), frame=True, squeeze=False)
     apart = values[~np.eye(rows * columns, dtype=bool).reshape(values.shape)]
     low, high = apart.min(), apart.max()  # a place with itself is always 1
     for y, line in zip(ys, axes, strict=True):
         for x, ax in zip(xs, line, strict=True):
             shown = ax.imshow(values[y, x], cmap="viridis", vmin=low, vmax=high)
             ax.plot(x, y, "o", color="white", markerfacecolor="none", markersize=8)
-            ax.set_xticks([])
-            ax.set_yticks([])
+            ax.set(xticks=[], yticks=[])
             if y == ys[0]:
                 ax.set_title(f"column {x + 1}", fontsize=9)
             if x == xs[0]:
                 ax.set_ylabel(f"row {y + 1}", fontsize=9)
     plot.colorbar(shown, ax=axes, label="cosine similarity", shrink=0.8)
     y, x = ys[len(ys) // 2], xs[len(xs) // 2]
-    near = values[y, x, y, x - 1]
-    far = values[y, x, 0, 0]
     return finish(
         plot,
         f"{len(ys) * len(xs)} maps of {rows} by {columns} places: how similar the position vector "
         f"of one place is to those of all others. For row {y + 1}, column {x + 1} it is "
-        f"{near:.2f} with its neighbour on the left and {far:.2f} with the corner above left.",
+        f"{values[y, x, y, x - 1]:.2f} with its neighbour on the left and {values[y, x, 0, 0]:.2f} "
+        "with the corner above left.",
     )
 
 
@@ -190,18 +159,14 @@ def top_classes(picture, top: list) -> Plot:
         top: `(name of the class, probability)`, best first, as from `models.top_classes`.
     """
     plot, (left, right) = new_plot(1, 2, size=(9, 3), width_ratios=(1, 1.5))
-    left.imshow(as_array(thumbnail(picture, 480)))
-    left.axis("off")
+    show(left, thumbnail(picture, 480))
     names = [name.split(",")[0] for name, _ in top]  # ImageNet lists synonyms after a comma
-    shares = np.array([share for _, share in top])
-    bars = right.barh(range(len(names)), 100 * shares, color=BLUE)
+    shares = [share for _, share in top]
+    bars = right.barh(range(len(names)), 100 * np.array(shares), color=BLUE)
     right.set_yticks(range(len(names)), names, fontsize=10)
     right.invert_yaxis()
     right.bar_label(bars, [percent(s) for s in shares], padding=3, fontsize=9)
-    right.set_xlim(0, 118)
-    right.set_xticks(range(0, 101, 20))
-    right.set_xlabel("probability in %")
-    right.spines[["top", "right"]].set_visible(False)
+    right.set(xlim=(0, 118), xticks=range(0, 101, 20), xlabel="probability in %")
     words = ", ".join(f"{n} {percent(s)}" for n, s in zip(names, shares, strict=True))
     return finish(plot, f"The picture, and bars of its top {len(names)} classes: {words}.")
 
@@ -216,24 +181,21 @@ def temperature(temperatures, probabilities, names: list[str]) -> Plot:
     """
     plot, ax = new_plot(size=(7, 3.6))
     percents = 100 * np.asarray(probabilities)
-    styles = ("o-", "s--", "^-.", "D:", "v-", "P--")
+    names, styles = [name.split(",")[0] for name in names], ("o-", "s--", "^-.", "D:", "v-", "P--")
     for i, name in enumerate(names):
-        label = name.split(",")[0]
-        ax.plot(temperatures, percents[:, i], styles[i], color=PALETTE[i], label=label)
+        ax.plot(temperatures, percents[:, i], styles[i], color=PALETTE[i], label=name)
     ax.axvline(1, color="0.6", linewidth=1)
     ax.set_xscale("log", base=2)
     ax.set_xticks(temperatures, [f"{t:g}" for t in temperatures])
     ax.set_xlabel("temperature (logits are divided by it); 1 is the model as it is")
-    ax.set_ylabel("probability in %")
-    ax.set_ylim(0, 1.1 * percents.max())
+    ax.set(ylabel="probability in %", ylim=(0, 1.1 * percents.max()))
     ax.legend(fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
     first, last = percents[0, 0] / 100, percents[-1, 0] / 100
     return finish(
         plot,
         f"Lines of the probability of {len(names)} classes against temperature. That of "
-        f"{names[0].split(',')[0]} goes from {percent(first)} at {temperatures[0]:g} to "
-        f"{percent(last)} at {temperatures[-1]:g}.",
+        f"{names[0]} goes from {percent(first)} at {temperatures[0]:g} to {percent(last)} at "
+        f"{temperatures[-1]:g}.",
     )
 
 
@@ -251,7 +213,6 @@ def reliability(confidence, right, bins: int, error: float) -> Plot:
     confidence, right = as_numpy(confidence), as_numpy(right).astype(bool)
     number = np.minimum((confidence * bins).astype(int), bins - 1)
     plot, (ax, below) = new_plot(2, 1, size=(6, 5.4), height_ratios=(3, 1), sharex=True)
-    edges = 100 * np.arange(bins + 1) / bins
     ax.plot((0, 100), (0, 100), "--", color=BLACK, linewidth=1, label="as often right as sure")
     ax.legend(fontsize=9, loc="upper left", frameon=False)
     words, counts = [], np.bincount(number, minlength=bins)
@@ -260,25 +221,13 @@ def reliability(confidence, right, bins: int, error: float) -> Plot:
         hits, sure = int(right[inside].sum()), 100 * confidence[inside].mean()
         low, high = binomtest(hits, int(counts[b])).proportion_ci(method="wilson")
         share = 100 * hits / counts[b]
-        ax.errorbar(
-            sure,
-            share,
-            [[max(0.0, share - 100 * low)], [max(0.0, 100 * high - share)]],
-            fmt="o",
-            color=BLUE,
-            ecolor=BLUE,
-            capsize=3,
-        )
+        bar = [[max(0.0, share - 100 * low)], [max(0.0, 100 * high - share)]]
+        ax.errorbar(sure, share, bar, fmt="o", color=BLUE, ecolor=BLUE, capsize=3)
         words.append(f"{sure:.0f} % sure, {share:.0f} % right of {counts[b]}")
-    below.bar((edges[:-1] + edges[1:]) / 2, counts, width=0.9 * 100 / bins, color=SKY)
+    below.bar(100 * (np.arange(bins) + 0.5) / bins, counts, width=0.9 * 100 / bins, color=SKY)
     ax.set_title(f"expected calibration error {100 * float(error):.0f} points", fontsize=10)
-    ax.set_ylabel("answers that are right, in %")
-    ax.set_xlim(0, 100)
-    ax.set_ylim(0, 103)
-    below.set_xlabel("confidence of the answer in %")
-    below.set_ylabel("pictures")
-    for one in (ax, below):
-        one.spines[["top", "right"]].set_visible(False)
+    ax.set(ylabel="answers that are right, in %", xlim=(0, 100), ylim=(0, 103))
+    below.set(xlabel="confidence of the answer in %", ylabel="pictures")
     return finish(
         plot,
         f"Reliability diagram of {len(confidence)} pictures in {bins} bins, with 95 % intervals: "

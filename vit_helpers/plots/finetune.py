@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.stats import binomtest
 
-from .shared import BLUE, ORANGE, RED, Plot, as_array, finish, new_plot, nothing, whole
+from .colours import BLUE, ORANGE, RED
+from .shared import Plot, finish, new_grid, new_plot, nothing, show
 
 
 def training_curves(losses, steps, validation_loss, validation_accuracy, pictures: int) -> Plot:
@@ -25,24 +26,18 @@ def training_curves(losses, steps, validation_loss, validation_accuracy, picture
     left.plot(np.arange(len(mean)) + (window + 1) / 2, mean, color=ORANGE, label="training")
     left.plot(steps, checked, "o-", color=BLUE, label="validation")
     left.set_ylim(0, 1.1 * max(checked.max(), np.quantile(losses, 0.98)))
-    left.set_ylabel("loss (mean cross-entropy)")
+    left.set(xlabel="training steps", ylabel="loss (mean cross-entropy)")
     left.legend(fontsize=10, frameon=False)
-    right_answers = (shares * pictures).round().astype(int)
-    edges = np.array(
-        [binomtest(r, pictures).proportion_ci(method="wilson") for r in right_answers.tolist()]
-    )
-    right.errorbar(
-        steps, 100 * shares, 100 * np.abs(edges.T - shares), fmt="o-", color=BLUE, capsize=4
-    )
+    correct = (shares * pictures).round().astype(int).tolist()
+    edges = np.array([binomtest(c, pictures).proportion_ci(method="wilson") for c in correct])
+    bars = 100 * np.abs(edges.T - shares)
+    right.errorbar(steps, 100 * shares, bars, fmt="o-", color=BLUE, capsize=4)
     best = int(shares.argmax())
     words = f"best: {100 * shares[best]:.1f} %"
     at = (steps[best], 100 * edges[best][1])
     right.annotate(words, at, (0, 4), textcoords="offset points", ha="right", fontsize=10)
-    right.set_ylim(0, 108)
+    right.set(xlabel="training steps", ylim=(0, 108))
     right.set_ylabel(f"validation accuracy in %\n({pictures} pictures, 95 % intervals)")
-    for ax in (left, right):
-        ax.set_xlabel("training steps")
-        ax.spines[["top", "right"]].set_visible(False)
     return finish(
         plot,
         f"Left, the loss over {len(losses)} training steps: training from {losses[0]:.2f} to "
@@ -61,18 +56,15 @@ def confusion(matrix, names: list[str]) -> Plot:
     """
     counts = np.asarray(matrix)
     shares = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    plot, ax = new_plot(size=(7.5, 6.2))
+    plot, ax = new_plot(size=(7.5, 6.2), frame=True)
     shown = ax.imshow(shares, cmap="cividis", vmin=0, vmax=100)
     places = range(len(names))
     ax.set_xticks(places, names, fontsize=10, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(places, names, fontsize=10)
-    ax.set_xlabel("answer of the model")
-    ax.set_ylabel("true class")
+    ax.set(xlabel="answer of the model", ylabel="true class")
     for row, column in zip(*np.nonzero(counts), strict=True):
-        colour = "black" if shares[row, column] > 55 else "white"
-        ax.text(
-            column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=10
-        )
+        style = {"color": "black" if shares[row, column] > 55 else "white", "fontsize": 10}
+        ax.text(column, row, counts[row, column], ha="center", va="center", **style)
     plot.colorbar(shown, ax=ax, label="share of the true class in %", shrink=0.85)
     return finish(
         plot,
@@ -81,7 +73,7 @@ def confusion(matrix, names: list[str]) -> Plot:
     )
 
 
-def answers(pictures, labels, predictions, confidences, names: list[str], columns: int = 6) -> Plot:
+def answers(pictures, labels, predictions, confidences, names: list[str]) -> Plot:
     """Pictures with the model's answer: a tick or a cross, the confidence, and the truth.
 
     Args:
@@ -90,26 +82,22 @@ def answers(pictures, labels, predictions, confidences, names: list[str], column
         predictions: The model's classes.
         confidences: Their probabilities, 0 to 1.
         names: Class names.
-        columns: Pictures in a row.
     """
-    pictures, labels, predictions = list(pictures), whole(labels), whole(predictions)
-    if not pictures:
+    everything = list(zip(pictures, labels, predictions, confidences, strict=True))
+    if not everything:
         return nothing("There is no such picture.")
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    plot, axes = new_plot(rows, columns, size=(1.5 * columns, 2.0 * rows), squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
-    everything = zip(axes.flat, pictures, labels, predictions, confidences, strict=False)
-    for ax, picture, label, prediction, confidence in everything:
-        ax.imshow(as_array(picture))
-        right = label == prediction
-        text = f"{'✓' if right else '✗'} {names[prediction]}\n{100 * float(confidence):.0f} %"
-        text += "" if right else f", truth: {names[label]}"
-        ax.set_title(text, fontsize=9, color=BLUE if right else RED)
-    count = sum(a == b for a, b in zip(labels, predictions, strict=True))
+    plot, axes = new_grid(len(everything), 6, 1.5, 2.0)
+    count = 0
+    for ax, (picture, label, prediction, confidence) in zip(axes.flat, everything, strict=False):
+        truth, said = names[int(label)], names[int(prediction)]
+        right = int(label) == int(prediction)
+        text = f"{'✓' if right else '✗'} {said}\n{100 * float(confidence):.0f} %"
+        text += "" if right else f", truth: {truth}"
+        show(ax, picture, text, fontsize=9)
+        ax.title.set_color(BLUE if right else RED)
+        count += right
     return finish(
         plot,
-        f"{len(pictures)} pictures with the model's answer and its confidence. "
+        f"{len(everything)} pictures with the model's answer and its confidence. "
         f"Right (blue, with a tick): {count}; the others are marked with an orange cross.",
     )

@@ -3,11 +3,11 @@
 import numpy as np
 from matplotlib.patheffects import withStroke
 
-from .shared import BLACK, BLUE, GREEN, PALETTE, RED, SKY, Plot, finish, new_plot
+from .colours import BLACK, BLUE, GREEN, PALETTE, RED, SKY
+from .shared import Plot, finish, new_plot
 
 # Colour and marker by the fastest number format of an engine.
 FORMAT_STYLES = {"fp32": (BLUE, "o"), "16 bits": (GREEN, "s"), "int8": (RED, "D")}
-LABEL_SIZE = 9.5
 
 
 def timings(first, later) -> Plot:
@@ -25,14 +25,10 @@ def timings(first, later) -> Plot:
     ax.plot(calls[len(first) :], later, "o", color=BLUE, label="timed")
     for value, name, style in ((median, "median", "-"), (high, "p95", ":")):
         ax.axhline(value, color=BLACK, linewidth=1, linestyle=style)
-        words = f" {name} {value:.1f} ms"
-        ax.text(count + 1, value, words, va="center", fontsize=10)
-    ax.set_ylim(0, 1.1 * max(max(first), max(later)))
-    ax.set_xlim(0, count + 1)
-    ax.set_xlabel("call")
-    ax.set_ylabel("time of the call in ms")
+        ax.text(count + 1, value, f" {name} {value:.1f} ms", va="center", fontsize=10)
+    ax.set(xlim=(0, count + 1), ylim=(0, 1.1 * max(max(first), max(later))))
+    ax.set(xlabel="call", ylabel="time of the call in ms")
     ax.legend(fontsize=10, ncols=2, loc="lower right", frameon=False)
-    ax.spines[["top", "right"]].set_visible(False)
     return finish(
         plot,
         f"{count} timings of one and the same call. After {len(first)} warm-up calls they run from "
@@ -50,17 +46,15 @@ def race_bars(table) -> Plot:
     plot, ax = new_plot(size=(8, 0.42 * len(table) + 0.9))
     rows, median = np.arange(len(table)), table["median ms"].to_numpy()
     ax.barh(rows, median, color=SKY, height=0.7)
-    for row, value, fact in zip(rows, median, table.itertuples(), strict=True):
-        words = table.loc[fact.Index]
-        label = f"{value:.1f} ms"
-        if words["verdict"] != "baseline":
-            label += f"   {words['speed-up']:.2f}x ({words['from']:.2f} to {words['to']:.2f})"
-        ax.text(value + 0.01 * median.max(), row, label, va="center", fontsize=10)
+    for row, (_, line) in enumerate(table.iterrows()):
+        label = f"{line['median ms']:.1f} ms"
+        if line["verdict"] != "baseline":
+            label += f"   {line['speed-up']:.2f}x ({line['from']:.2f} to {line['to']:.2f})"
+        ax.text(median[row] + 0.01 * median.max(), row, label, va="center", fontsize=10)
     ax.set_yticks(rows, table.index, fontsize=10)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.45 * median.max())
     ax.set_xlabel("median time of a call in ms; speed-up over the first row, with its interval")
-    ax.spines[["top", "right"]].set_visible(False)
     words = ", ".join(f"{n} {m:.1f} ms" for n, m in zip(table.index, median, strict=True))
     return finish(plot, f"Bars of the median time of a call: {words}.")
 
@@ -78,15 +72,14 @@ def speed_agreement(frame) -> Plot:
     speed, share = ran["speed-up"].to_numpy(float), 100 * ran["agreement"].to_numpy(float)
     plot, ax = new_plot(size=(8.5, 5))
     styles = [FORMAT_STYLES[_format(row)] for row in ran["computes in"]]
-    for i, (color, marker) in enumerate(styles):
-        row = ran.iloc[i]
-        across = [[max(0.0, speed[i] - row["from"])], [max(0.0, row["to"] - speed[i])]]
-        up = [[share[i] - 100 * row["agreement from"]], [100 * row["agreement to"] - share[i]]]
+    for x, y, (color, marker), (_, row) in zip(speed, share, styles, ran.iterrows(), strict=True):
+        across = [[max(0.0, x - row["from"])], [max(0.0, row["to"] - x)]]
+        up = [[y - 100 * row["agreement from"]], [100 * row["agreement to"] - y]]
         faint = {"color": color, "alpha": 0.35, "linewidth": 1.2}
-        ax.errorbar(speed[i], share[i], up, across, fmt="none", ecolor=color, **faint)
-        ax.plot(speed[i], share[i], marker, color=color, markersize=8)
+        ax.errorbar(x, y, up, across, fmt="none", ecolor=color, **faint)
+        ax.plot(x, y, marker, color=color, markersize=8)
         if row["verdict"] == "unusable":
-            ax.plot(speed[i], share[i], "x", color=BLACK, markersize=13)
+            ax.plot(x, y, "x", color=BLACK, markersize=13)
     best = ran[ran["pareto"]].sort_values("speed-up")
     # Up to the speed of an engine on the front, its agreement can be had.
     corners = (
@@ -105,7 +98,6 @@ def speed_agreement(frame) -> Plot:
             ax.plot([], [], style[1], color=style[0], label=name)
     ax.plot([], [], color="0.5", label="front")
     ax.legend(fontsize=10, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    ax.spines[["top", "right"]].set_visible(False)
     _label_points(plot, ax, ran.index, speed, share, [color for color, _ in styles])
     words = "; ".join(
         f"{n} {s:.2f} times as fast, agreement {a:.1f} %"
@@ -131,21 +123,13 @@ def _label_points(plot, ax, names, x, y, colors) -> None:
     taken = [(px - 5 * scale, py - 5 * scale, px + 5 * scale, py + 5 * scale) for px, py in points]
     inside = ax.get_window_extent()
     for i in np.argsort(-x):
+        style = {"textcoords": "offset points", "va": "center", "fontsize": 9.5, "color": colors[i]}
+        style["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]
         best: tuple = ()  # how much is covered, the text, its edges, and where it stands
         for right, up in _offsets():
-            text = ax.annotate(
-                names[i],
-                (x[i], y[i]),
-                (right, up),
-                textcoords="offset points",
-                ha="left" if right > 0 else "right" if right < 0 else "center",
-                va="center",
-                fontsize=LABEL_SIZE,
-                color=colors[i],
-                path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            )
-            box = text.get_window_extent()
-            edges = (box.x0, box.y0, box.x1, box.y1)
+            side = "left" if right > 0 else "right" if right < 0 else "center"
+            text = ax.annotate(names[i], (x[i], y[i]), (right, up), ha=side, **style)
+            edges = text.get_window_extent().extents
             outside = edges[0] < inside.x0 or edges[2] > inside.x1 + 60 * scale
             outside = outside or edges[1] < inside.y0 or edges[3] > inside.y1
             covered = sum(_overlap(edges, other) for other in taken) + 1e6 * outside
@@ -159,13 +143,9 @@ def _label_points(plot, ax, names, x, y, colors) -> None:
                 break
         taken.append(best[2])
         if np.hypot(best[3], best[4]) > 16:  # a short line from a name that had to move away
-            ax.annotate(
-                "",
-                (x[i], y[i]),
-                (best[3], best[4] - np.sign(best[4]) * 5),
-                textcoords="offset points",
-                arrowprops={"arrowstyle": "-", "color": colors[i], "linewidth": 0.6},
-            )
+            to = (best[3], best[4] - np.sign(best[4]) * 5)
+            line = {"arrowstyle": "-", "color": colors[i], "linewidth": 0.6}
+            ax.annotate("", (x[i], y[i]), to, textcoords="offset points", arrowprops=line)
 
 
 def _offsets():
@@ -192,30 +172,20 @@ def batch_sizes(table) -> Plot:
     batches = sorted(table["batch"].unique().tolist())
     for i, (name, part) in enumerate(table.groupby("engine", sort=False)):
         color = PALETTE[i % len(PALETTE)]
-        rate = part["images/s"].to_numpy()
+        batch, rate = part["batch"].to_numpy(), part["images/s"].to_numpy()
         near = int(np.argmax(rate >= 0.95 * rate.max()))
-        ax.plot(part["batch"], rate, styles[i % len(styles)], color=color)
-        ax.plot(part["batch"].iloc[near], rate[near], "o", ms=14, mfc="none", mec=color, mew=1.5)
-        ax.annotate(
-            f" {name}",
-            (part["batch"].iloc[-1], rate[-1]),
-            (8, 0),
-            textcoords="offset points",
-            va="center",
-            color=color,
-            fontsize=10,
-            annotation_clip=False,
-        )
+        ax.plot(batch, rate, styles[i % len(styles)], color=color)
+        ax.plot(batch[near], rate[near], "o", ms=14, mfc="none", mec=color, mew=1.5)
+        style = {"textcoords": "offset points", "va": "center", "color": color, "fontsize": 10}
+        ax.annotate(f" {name}", (batch[-1], rate[-1]), (8, 0), annotation_clip=False, **style)
         words.append(
             f"{name} reaches at most {rate.max():.1f} pictures a second and comes within 5 % of "
-            f"that from batch {part['batch'].iloc[near]}"
+            f"that from batch {batch[near]}"
         )
     ax.set_xscale("log", base=2)
     ax.set_xticks(batches, batches)
+    ax.set(xlabel="batch size (pictures)", ylabel="pictures a second")
     ax.set_ylim(0, 1.12 * table["images/s"].max())
-    ax.set_xlabel("batch size (pictures)")
-    ax.set_ylabel("pictures a second")
-    ax.spines[["top", "right"]].set_visible(False)
     return finish(
         plot, f"Lines against batch sizes {batches[0]} to {batches[-1]}. {'; '.join(words)}."
     )

@@ -1,5 +1,6 @@
-"""What every figure of the course shares: words, colours, grids of pictures, small helpers."""
+"""What every figure of the course shares: words, grids of pictures, small helpers."""
 
+import base64
 import functools
 import io
 import unicodedata
@@ -12,13 +13,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 from ..errors import CourseError, whole_number
+from .colours import BLACK, RED, SKY
 
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-SKY, RED, YELLOW, BLACK = "#56B4E9", "#D55E00", "#F0E442", "#000000"
-PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK)
 DPI = 144
 CSS_DPI = 96  # a browser's: the figure is shown as large as it says, in twice the detail
-OPACITY = 0.6  # of an attention map over its picture
 
 
 class Plot(Figure):
@@ -33,7 +31,7 @@ class Plot(Figure):
     def _repr_mimebundle_(self, include=None, exclude=None):
         png = self.png()
         width = Image.open(io.BytesIO(png)).width * CSS_DPI // DPI
-        data = {"image/png": _base64(png), "text/plain": self.alt}
+        data = {"image/png": base64.b64encode(png).decode(), "text/plain": self.alt}
         return data, {"image/png": {"alt": self.alt, "width": width}}
 
     def png(self) -> bytes:
@@ -49,17 +47,17 @@ class Plot(Figure):
         return smaller.getvalue()
 
 
-def _base64(content: bytes) -> str:
-    import base64
+def new_plot(rows: int = 1, columns: int = 1, size=(6.0, 4.0), frame: bool = False, **kwargs):
+    """Make an empty `Plot`. Returns `(plot, axes)` like `plt.subplots(rows, columns)`.
 
-    return base64.b64encode(content).decode()
-
-
-def new_plot(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.0, 4.0), **kwargs):
-    """Make an empty `Plot`. Returns `(plot, axes)` like `plt.subplots(rows, columns)`."""
+    Without `frame`, the axes have lines on their left and below only.
+    """
     plot = Plot(figsize=size, layout="constrained")
     FigureCanvasAgg(plot)
-    return plot, plot.subplots(rows, columns, **kwargs)
+    axes = plot.subplots(rows, columns, **kwargs)
+    for ax in plot.axes:
+        ax.spines[["top", "right"]].set_visible(frame)
+    return plot, axes
 
 
 def finish(plot: Plot, alt: str) -> Plot:
@@ -118,13 +116,39 @@ def drawable(text, longest: int = 32) -> str:
     return "\n".join(lines).replace("\\$", "$").replace("$", "\\$")
 
 
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def show(ax, picture, title: str = "", fontsize: int = 10, **kwargs):
+    """Draw a picture in axes that show nothing else.
+
+    Args:
+        ax: The axes.
+        picture: A PIL picture, an array, or a tensor (3, H, W) with values 0..1.
+        title: Text above it.
+        fontsize: Of the title.
+        kwargs: What else `ax.imshow` gets.
+    """
+    if hasattr(picture, "permute"):
+        picture = picture.detach().cpu().permute(1, 2, 0).numpy()
+    ax.set_title(title, fontsize=fontsize)
+    ax.axis("off")
+    return ax.imshow(np.asarray(picture), **kwargs)
+
+
+def new_grid(count: int, columns: int, width: float, height: float, more=(0.0, 0.0)):
+    """Axes for pictures in rows, each so many inches large, and `more` around. As `new_plot`."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    size = (width * columns + more[0], height * rows + more[1])
+    plot, axes = new_plot(rows, columns, size=size, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    return plot, axes
+
+
 def image_grid(
-    pictures,
-    titles=None,
-    columns: int = 5,
-    title: str = "",
-    alt: str = "",
-    width: float = 1.5,
+    pictures, titles=None, columns: int = 5, title: str = "", alt: str = "", width: float = 1.5
 ) -> Plot:
     """Pictures side by side in rows.
 
@@ -139,28 +163,14 @@ def image_grid(
     pictures = list(pictures)
     if not pictures:
         raise CourseError("There are no pictures to show: give at least one.")
-    columns = min(whole_number("columns", columns, least=1), len(pictures))
-    rows = -(-len(pictures) // columns)
-    size = (width * columns, (width + 0.25 * bool(titles)) * rows + 0.3 * bool(title))
-    plot, axes = new_plot(rows, columns, size=size, squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
+    columns, height = whole_number("columns", columns, least=1), width + 0.25 * bool(titles)
+    plot, axes = new_grid(len(pictures), columns, width, height, more=(0, 0.3 * bool(title)))
     for i, (ax, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
-        ax.imshow(as_array(picture))
-        if titles:
-            ax.set_title(titles[i], fontsize=10)
+        show(ax, picture, titles[i] if titles else "")
     if title:
         plot.suptitle(title, fontsize=11)
-    return finish(
-        plot, alt or f"{len(pictures)} pictures in {rows} row{'s' * (rows > 1)}. {title}".strip()
-    )
-
-
-def as_array(picture) -> np.ndarray:
-    """A PIL picture or a tensor (3, H, W) as an array (H, W, 3) that matplotlib can show."""
-    if hasattr(picture, "permute"):
-        return picture.detach().cpu().permute(1, 2, 0).numpy()
-    return np.asarray(picture)
+    words = f"{len(pictures)} pictures in {len(axes)} row{'s' * (len(axes) > 1)}. {title}"
+    return finish(plot, alt or words.strip())
 
 
 def thumbnail(picture, longest: int):
@@ -170,23 +180,12 @@ def thumbnail(picture, longest: int):
     return small
 
 
+# --- numbers -------------------------------------------------------------------------------------
+
+
 def percent(share: float) -> str:
     """A share from 0 to 1 in words: `12.3 %`, or `below 0.1 %` where rounding would give zero."""
     return f"{100 * share:.1f} %" if share == 0 or share >= 0.0005 else "below 0.1 %"
-
-
-def colour_table(name: str) -> np.ndarray:
-    """A colour map of matplotlib as 256 colours: shape (256, 3), uint8."""
-    from matplotlib import colormaps
-
-    return colormaps[name](np.arange(256), bytes=True)[:, :3].copy()
-
-
-def place(grid_map) -> str:
-    """Where the largest weight of a map lies, in words: `row 3 of 14, column 5 of 14`."""
-    rows, columns = grid_map.shape
-    row, column = divmod(int(np.argmax(grid_map)), columns)
-    return f"row {row + 1} of {rows}, column {column + 1} of {columns}"
 
 
 def as_numpy(values) -> np.ndarray:
@@ -194,11 +193,6 @@ def as_numpy(values) -> np.ndarray:
     if hasattr(values, "detach"):
         values = values.detach().cpu()
     return np.asarray(values, dtype=float)
-
-
-def whole(values) -> list[int]:
-    """Numbers as whole numbers."""
-    return [int(v) for v in values]
 
 
 def nothing(words: str):
@@ -229,10 +223,6 @@ def interval_bars(shares: dict, chance: float | None = None, label: str = "accur
         words = f" chance {100 * chance:.0f} %"
         ax.text(100 * chance, -0.65, words, color=RED, va="bottom", fontsize=10)
     ax.set_yticks(rows, list(shares), fontsize=10)
-    ax.set_ylim(len(rows) - 0.5, -0.6)
-    ax.set_xlim(0, 112)
-    ax.set_xticks(range(0, 101, 20))
-    ax.set_xlabel(label)
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.set(ylim=(len(rows) - 0.5, -0.6), xlim=(0, 112), xticks=range(0, 101, 20), xlabel=label)
     words = ", ".join(f"{n} {v[0]:.1f} %" for n, v in zip(shares, values, strict=True))
     return finish(plot, f"Bars with 95 % intervals: {words}.")

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .shared import BLACK, BLUE, RED, SKY, Plot, as_array, finish, new_plot, nothing
+from .colours import BLACK, BLUE, RED, SKY
+from .shared import Plot, finish, new_plot, nothing, show
 
 
 def confused_pairs(pairs: list) -> Plot:
@@ -14,14 +15,9 @@ def confused_pairs(pairs: list) -> Plot:
     if not pairs:
         return nothing("No class was taken for another.")
     plot, axes = new_plot(2, len(pairs), size=(1.8 * len(pairs), 4.7), squeeze=False)
-    for column, (wrong, truth, example, answer, times) in enumerate(pairs):
-        top, bottom = axes[:, column]
-        top.imshow(as_array(wrong))
-        top.set_title(f"{truth}\ntaken {times} x for", fontsize=9)
-        bottom.imshow(as_array(example))
-        bottom.set_title(f"{answer}\n(training picture)", fontsize=9)
-        top.axis("off")
-        bottom.axis("off")
+    for (top, bottom), (wrong, truth, example, answer, times) in zip(axes.T, pairs, strict=True):
+        show(top, wrong, f"{truth}\ntaken {times} x for", fontsize=9)
+        show(bottom, example, f"{answer}\n(training picture)", fontsize=9)
     return finish(
         plot,
         f"{len(pairs)} columns. Above, a test picture that got a wrong answer; below, a training "
@@ -44,19 +40,16 @@ def accuracy_by_count(counts: list[int], means, lows, highs, chance: float) -> P
     ax.fill_between(counts, lows, highs, color=SKY, alpha=0.4, label="lowest to highest draw")
     ax.plot(counts, means, "o-", color=BLUE, label="mean of the draws")
     for count, mean, high in zip(counts, means, highs, strict=True):
-        above = (0, 6)
-        text = f"{mean:.0f} %"
-        ax.annotate(text, (count, high), above, textcoords="offset points", ha="center")
+        at = (count, high)
+        ax.annotate(f"{mean:.0f} %", at, (0, 6), textcoords="offset points", ha="center")
     ax.axhline(100 * chance, color=RED, linestyle="--", linewidth=1)
     ax.text(counts[0], 100 * chance + 1, f"chance {100 * chance:.0f} %", color=RED)
     ax.set_xscale("log")
     ax.set_xticks(counts, counts)
     ax.minorticks_off()
-    ax.set_xlabel("training pictures per class")
-    ax.set_ylabel("validation accuracy in %")
+    ax.set(xlabel="training pictures per class", ylabel="validation accuracy in %")
     ax.set_ylim(0, min(103, highs.max() + 20))
     ax.legend(fontsize=10, frameon=False, loc="lower right", bbox_to_anchor=(1, 0.08))
-    ax.spines[["top", "right"]].set_visible(False)
     words = ", ".join(f"{c}: {m:.1f} %" for c, m in zip(counts, means, strict=True))
     return finish(plot, f"Accuracy against pictures per class: {words}.")
 
@@ -71,21 +64,17 @@ def differences(table, against: str) -> Plot:
     """
     plot, ax = new_plot(size=(8, 0.55 * len(table) + 1.1))
     colours = {"better": BLUE, "worse": RED, "cannot tell": "0.45"}
-    rows = np.arange(len(table))
-    low, high = table["from"].min(), table["to"].max()
-    span = max(high, 0) - min(low, 0)
-    words = []
-    for row, (name, line) in zip(rows, table.iterrows(), strict=True):
+    low, high = min(table["from"].min(), 0), max(table["to"].max(), 0)
+    span, words = high - low, []
+    for row, (name, line) in enumerate(table.iterrows()):
         colour, value = colours[line["verdict"]], line["points above the probe"]
         ax.hlines(row, line["from"], line["to"], color=colour, linewidth=2.5)
         ax.plot(value, row, "o", color=colour, markersize=8)
         text = f"{line['accuracy, %']:.1f} %, {value:+.1f} points: {line['verdict']}"
-        ax.text(max(high, 0) + 0.04 * span, row, text, va="center", fontsize=10, color=colour)
+        ax.text(high + 0.04 * span, row, text, va="center", fontsize=10, color=colour)
         words.append(f"{name} {text}")
     ax.axvline(0, color=BLACK, linewidth=1)
-    ax.set_yticks(rows, list(table.index), fontsize=10)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_xlim(min(low, 0) - 0.03 * span, max(high, 0) + 0.02 * span)
+    ax.set_yticks(range(len(table)), list(table.index), fontsize=10)
+    ax.set(ylim=(len(table) - 0.5, -0.5), xlim=(low - 0.03 * span, high + 0.02 * span))
     ax.set_xlabel(f"points above {against}; lines are 95 % intervals")
-    ax.spines[["top", "right"]].set_visible(False)
     return finish(plot, f"Differences from {against}: {'; '.join(words)}.")

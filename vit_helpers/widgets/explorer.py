@@ -15,7 +15,7 @@ import numpy as np
 import traitlets
 
 from .. import plots
-from ..errors import CourseError, in_range
+from ..errors import CourseError
 
 HERE = Path(__file__).parent
 COLOURS = ("viridis", "cividis", "magma")  # all of them survive colour blindness
@@ -63,16 +63,7 @@ class AttentionExplorer(anywidget.AnyWidget):
         return {**data, **picture}, {**metadata, **words}
 
 
-def explore(
-    picture,
-    attn,
-    grid: tuple[int, int],
-    extra: dict | None = None,
-    *,
-    layer: int = -1,
-    head: int | None = None,
-    compare: bool = False,
-) -> AttentionExplorer:
+def explore(picture, attn, grid: tuple[int, int], extra: dict | None = None) -> AttentionExplorer:
     """Explore the attention of one picture by pointing at its patches.
 
     Args:
@@ -83,34 +74,26 @@ def explore(
         extra: More maps by name, such as rollout or relevance: shape (T, T), where row i belongs
             to token i, or (T,) for a map that exists from [CLS] only. A map whose rows do not sum
             to one is shown in percent of what all patches get together.
-        layer: The layer that is shown first; -1 is the last.
-        head: The head that is shown first; the mean of all heads if `None`.
-        compare: Whether to begin with two maps side by side, the second from the middle layer.
 
     Returns:
         A widget; it shows itself as the last line of a cell. Where no widget can run, a figure
         stands in its place.
 
     Raises:
-        CourseError: If shapes do not fit together, a weight is negative or no number, there is no
-            such layer or head, or it is too large for a browser.
+        CourseError: If shapes do not fit together, a weight is negative or no number, or it is too
+            large for a browser.
     """
     attn = checked(attn, grid)
     layers, heads, tokens, _ = attn.shape
     special = tokens - grid[0] * grid[1]
-    layer = in_range("layer", layer, layers)
-    start = {"kind": "mean", "layer": layer, "head": 0}
-    if head is not None:
-        start |= {"kind": "head", "head": in_range("head", head, heads)}
-    names, relative, rows = [], [], [attn.reshape(-1, tokens)]
+    rows, extras = {}, []
     for name, values in (extra or {}).items():
-        values, is_relative = _extra_rows(name, values, tokens, special)
-        names.append(name)
-        relative.append(is_relative)
-        rows.append(values)
-    weights, largest, specials = as_bytes(np.concatenate(rows), special)
+        rows[name], relative = _extra_rows(name, values, tokens, special)
+        extras.append({"name": name, "queries": len(rows[name]), "relative": relative})
+    packed = np.concatenate([attn.reshape(-1, tokens), *rows.values()])
+    weights, largest, specials = as_bytes(packed, special)
     return AttentionExplorer(
-        _poster(picture, attn, grid, start, dict(zip(names, rows[1:], strict=True))),
+        _poster(picture, attn[-1].mean(axis=0), grid, f"layer {layers - 1}, mean of heads", rows),
         picture=_data_url(picture),
         weights=weights,
         largest=largest,
@@ -124,15 +107,13 @@ def explore(
                 "special": special,
                 "rows": grid[0],
                 "columns": grid[1],
-                "extras": [
-                    {"name": name, "queries": len(values), "relative": is_relative}
-                    for name, values, is_relative in zip(names, rows[1:], relative, strict=True)
-                ],
+                "extras": extras,
             },
             "colours": COLOURS,
             "opacity": plots.OPACITY,
-            "start": [start, {**start, "layer": layers // 2}],
-            "compare": compare,
+            # Of one map, and of the second one beside it.
+            "start": [{"kind": "mean", "layer": n, "head": 0} for n in (layers - 1, layers // 2)],
+            "compare": False,
         },
     )
 
@@ -207,19 +188,15 @@ def _data_url(picture) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _poster(picture, attn, grid, start: dict, extra: dict) -> plots.Plot:
-    """What the explorer shows from [CLS] and from a patch, as a figure."""
+def _poster(picture, attn, grid, name: str, extra: dict) -> plots.Plot:
+    """What the explorer shows from [CLS] and from a patch of one map (T, T), as a figure."""
     rows, columns = grid
-    layer, special = start["layer"], attn.shape[-1] - rows * columns
-    if start["kind"] == "mean":
-        chosen, name = attn[layer].mean(axis=0), f"layer {layer}, mean of heads"
-    else:
-        chosen, name = attn[layer, start["head"]], f"layer {layer}, head {start['head']}"
-    row, column = rows // 2, columns // 2
-    patch = chosen[special + row * columns + column]
+    special, row, column = len(attn) - rows * columns, rows // 2, columns // 2
     asked = {
-        f"{name}\nfrom [CLS]": chosen[0],
-        f"{name}\nfrom the patch in row {row + 1}, column {column + 1}": patch,
+        f"{name}\nfrom [CLS]": attn[0],
+        f"{name}\nfrom the patch in row {row + 1}, column {column + 1}": (
+            attn[special + row * columns + column]
+        ),
     }
     for other, values in list(extra.items())[:1]:  # three maps are enough to see what it is
         asked[f"{other}\nfrom [CLS]"] = values[0]
