@@ -74,9 +74,8 @@ def assignment(notebook, stem: str):
             cell.outputs, cell.execution_count = [], None
     for task in of_notebook(stem):
         cell = editions.task_cell(notebook, stem, task)
-        stub, solution = task.stub.strip(), task.solution_code.strip()
-        marked = f"{stub}\n### BEGIN SOLUTION\n{solution}\n### END SOLUTION"
-        cell.source = cell.source.replace(stub, marked)
+        marked = f"{task.stub}\n### BEGIN SOLUTION\n{task.solution_code}\n### END SOLUTION"
+        cell.source = cell.source.replace(task.stub, marked)
         cell.metadata["nbgrader"] = _metadata(f"task-{task.id}", solution=True)
         grader = new_code_cell(
             GRADER.format(

@@ -19,6 +19,33 @@ TIME = re.compile(rf"^✓ Task (\d\d\.\d): .*{YOUR_TIME} (\d+) min\.$", re.M)
 LARGEST_BYTES = 100_000_000
 
 
+# --- what the notebooks hold ---------------------------------------------------------------------
+
+HOW_TASKS_WORK = (
+    "> **How the tasks work.** Put your answer in place of the dots and run the cell. `check` says "
+    "at once whether it is right. `q1.hint()` in a cell of your own helps; call it again, and it "
+    "helps more. `q1.solution()` shows one way to do it. Where the notebook goes on with what you "
+    "have built, `q1.answer()` gives yours once it is right, and ours until then."
+)
+
+
+def question(task: type[Task]) -> str:
+    """The cell above the learner's cell, in Markdown."""
+    head = f"### Task {task.number}: {task.title}"
+    about = f"*About {task.minutes} minutes · {task.difficulty}*"
+    return "\n\n".join([head, about, task.question] + [HOW_TASKS_WORK] * (task.number == 1))
+
+
+def learners_cell(task: type[Task]) -> str:
+    """The learner's cell: make the task, the stub, the check."""
+    module, variable = task.__module__.rpartition(".")[2], f"q{task.number}"
+    space = "\n\n" if "def " in task.stub else ""  # two empty lines around a function
+    return (
+        f"{variable} = tasks.{module}.{task.make}\n{space}{task.stub}\n{space}"
+        f"{variable}.check({task.given()})"
+    )
+
+
 # --- the solved edition --------------------------------------------------------------------------
 
 
@@ -40,7 +67,7 @@ def solve(notebook, stem: str) -> list[str]:
         cell.outputs, cell.execution_count = [], None
     for task in of_notebook(stem):
         cell = task_cell(notebook, stem, task)
-        cell.source = cell.source.replace(task.stub.strip(), task.solution_code.strip())
+        cell.source = cell.source.replace(task.stub, task.solution_code)
     return [task.id for task in of_notebook(stem)]
 
 
@@ -56,7 +83,7 @@ def task_cell(notebook, stem: str, task: type[Task]):
             f"Task {task.id} has {len(cells)} cells in {stem}.ipynb, but it must have one: "
             f"look for {_call_of(task)!r} in the cell 'task-{task.__name__}'."
         )
-    if cells[0].source.count(task.stub.strip()) != 1:
+    if cells[0].source.count(task.stub) != 1:
         raise CourseError(
             f"The cell {cells[0].id!r} of {stem}.ipynb does not hold the stub of {task.__name__} "
             f"(task {task.id}): make both the same."

@@ -45,10 +45,7 @@ def _place(grid_map) -> str:
 def attention_map(picture, grid_map, title: str = "") -> Plot:
     """Picture, attention map and overlay side by side on one colour scale with its bar.
 
-    Args:
-        picture: The PIL picture.
-        grid_map: Shape (rows, columns), weights of attention on the patches, 0..1.
-        title: Text above all, for example which layer and head.
+    `grid_map` has shape (rows, columns): weights of attention on the patches, 0..1.
     """
     percents = 100 * as_numpy(grid_map)
     rows, columns = percents.shape
@@ -73,12 +70,8 @@ def attention_map(picture, grid_map, title: str = "") -> Plot:
 def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Plot:
     """Many attention maps over the same picture, each scaled to its own largest weight.
 
-    Args:
-        picture: The PIL picture.
-        maps: Title -> map of shape (rows, columns), weights 0..1. The largest weight of each is
-            written beside its title, because the colours do not show it.
-        title: Text above all.
-        columns: Maps in a row.
+    `maps` gives a map of shape (rows, columns), weights 0..1, for each title. The largest weight
+    is written beside the title, because the colours do not show it.
     """
     columns = min(columns, len(maps))
     width = min(2.6, 8.3 / columns)
@@ -155,9 +148,7 @@ def map_table(pictures, columns: dict, titles=None) -> Plot:
 def feature_colours(pictures, columns: dict) -> Plot:
     """Several pictures, one a row, and beside each its patches as colours, one column a layer.
 
-    Args:
-        pictures: PIL pictures.
-        columns: Name -> colours of shape (pictures, rows, columns, 3), 0 to 1.
+    `columns` gives colours of shape (pictures, rows, columns, 3), 0 to 1, for each name.
     """
     plot, axes, pictures = _table(list(pictures), len(columns), 2.2, 8.8, 0.2)
     for i, picture in enumerate(pictures):
@@ -177,9 +168,8 @@ def feature_colours(pictures, columns: dict) -> Plot:
 def sink_heads(to_cls, to_patch) -> Plot:
     """Which heads give most of their weight to one token: [CLS], or a single patch.
 
-    Args:
-        to_cls: Shape (layers, heads): the share that [CLS] gets, 0 to 1.
-        to_patch: Shape (layers, heads): the share of the patch that gets most.
+    Both have shape (layers, heads): the share that [CLS] gets, 0 to 1, and the share of the patch
+    that gets most.
     """
     parts = {"[CLS]": 100 * as_numpy(to_cls), "one single patch": 100 * as_numpy(to_patch)}
     layers, heads = to_cls.shape
@@ -284,9 +274,7 @@ def token_sinks(norms, received, special: int = 1) -> Plot:
 def logit_lens(shares, names: list[str]) -> Plot:
     """How probable the final answer already is after every block.
 
-    Args:
-        shares: Shape (pictures, layers + 1), 0 to 1.
-        names: The final answer of each picture.
+    `shares` has shape (pictures, layers + 1), 0 to 1; `names` the final answer of each picture.
     """
     percents = 100 * as_numpy(shares)
     plot, ax = new_plot(size=(8, 3.6))
@@ -311,9 +299,8 @@ def logit_lens(shares, names: list[str]) -> Plot:
 def faithfulness(measured: dict, table) -> Plot:
     """Deletion and insertion curves of several methods, and how far each beats a random map.
 
-    Args:
-        measured: `{"deletion": {name: (N, steps + 1)}, "insertion": {...}}`, probabilities.
-        table: From `attention.faithfulness`: the columns `over random` and `over random ±`.
+    `measured` is `{"deletion": {name: (N, steps + 1)}, "insertion": {...}}`, probabilities;
+    `table` comes from `attention.faithfulness`.
     """
     plot, axes = new_plot(2, 2, size=(9, 6.6))
     texts = (("deletion", "hidden", "lower is better"), ("insertion", "shown", "higher is better"))

@@ -39,11 +39,7 @@ def picture_to_patches(picture, seen, patches, grid: tuple[int, int]) -> Plot:
 
 
 def vit_diagram(config) -> Plot:
-    """The whole network in boxes, with the sizes of a model; below it one block from the inside.
-
-    Args:
-        config: The configuration of a ViT: `model.config`.
-    """
+    """The network of `model.config` in boxes, with sizes; below it one block from the inside."""
     size, patch, width = config.image_size, config.patch_size, config.hidden_size
     count, depth = (size // patch) ** 2, config.num_hidden_layers
     plot, ax = new_plot(size=(9, 4.1))
@@ -118,9 +114,7 @@ def _arrow(ax, start, end) -> None:
 def position_similarity(similarity, grid: tuple[int, int]) -> Plot:
     """How similar the position vectors of some places, every third one, are to those of all.
 
-    Args:
-        similarity: Shape (N, N) for N patches: cosine similarities.
-        grid: `(rows, columns)` of patches.
+    `similarity` has shape (N, N) for N patches: cosine similarities.
     """
     rows, columns = grid
     values = as_numpy(similarity).reshape(rows, columns, rows, columns)
@@ -152,12 +146,7 @@ def position_similarity(similarity, grid: tuple[int, int]) -> Plot:
 
 
 def top_classes(picture, top: list) -> Plot:
-    """A picture beside the bars of its most probable classes.
-
-    Args:
-        picture: The PIL picture.
-        top: `(name of the class, probability)`, best first, as from `models.top_classes`.
-    """
+    """A picture beside the bars of its most probable classes, as from `models.top_classes`."""
     plot, (left, right) = new_plot(1, 2, size=(9, 3), width_ratios=(1, 1.5))
     show(left, thumbnail(picture, 480))
     names = [name.split(",")[0] for name, _ in top]  # ImageNet lists synonyms after a comma
@@ -205,7 +194,7 @@ def reliability(confidence, right, bins: int, error: float) -> Plot:
     Args:
         confidence: Shape (pictures,), the probability of each answer, 0 to 1.
         right: Shape (pictures,), whether it was right.
-        bins: Into how many parts of equal width the range of confidence is split.
+        bins: How many bins of equal width.
         error: The expected calibration error, 0 to 1, for the title.
     """
     from scipy.stats import binomtest

@@ -48,12 +48,7 @@ def training_curves(losses, steps, validation_loss, validation_accuracy, picture
 
 
 def confusion(matrix, names: list[str]) -> Plot:
-    """A confusion matrix: each row is a true class, each column an answer.
-
-    Args:
-        matrix: Shape (classes, classes), counts, as from `sklearn.metrics.confusion_matrix`.
-        names: Class names in the order of the labels.
-    """
+    """A matrix of counts, as from `sklearn`: each row is a true class, each column an answer."""
     counts = np.asarray(matrix)
     shares = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     plot, ax = new_plot(size=(7.5, 6.2), frame=True)

@@ -11,12 +11,7 @@ FORMAT_STYLES = {"fp32": (BLUE, "o"), "16 bits": (GREEN, "s"), "int8": (RED, "D"
 
 
 def timings(first, later) -> Plot:
-    """The same call, timed again and again: each point is one timing.
-
-    Args:
-        first: Milliseconds of the first calls, not warmed up.
-        later: Milliseconds of the calls after them.
-    """
+    """The same call, timed again and again, in ms: the first calls to warm up, and those after."""
     plot, ax = new_plot(size=(8, 3.2))
     count = len(first) + len(later)
     calls = np.arange(1, count + 1)
@@ -38,11 +33,7 @@ def timings(first, later) -> Plot:
 
 
 def race_bars(table) -> Plot:
-    """Median times as bars; beside each its speed-up with the interval.
-
-    Args:
-        table: A table of `efficiency.timing_table`, made with `rounds`.
-    """
+    """Median times as bars, from `efficiency.timing_table`; beside each its speed-up."""
     plot, ax = new_plot(size=(8, 0.42 * len(table) + 0.9))
     rows, median = np.arange(len(table)), table["median ms"].to_numpy()
     ax.barh(rows, median, color=SKY, height=0.7)
@@ -62,11 +53,8 @@ def race_bars(table) -> Plot:
 def speed_agreement(frame) -> Plot:
     """Speed-up of each engine against its agreement with the baseline, with both intervals.
 
-    The steps are the front: no engine on them is beaten in speed and agreement at once. An
-    engine that agrees too seldom to be used is crossed out.
-
-    Args:
-        frame: A table of `efficiency.compare`. Engines that did not run are left out.
+    `frame` comes from `efficiency.compare`. The steps are the front: no engine on them is beaten in
+    speed and agreement at once. An engine that agrees too seldom to be used is crossed out.
     """
     ran = frame[frame["not here"] == ""]
     speed, share = ran["speed-up"].to_numpy(float), 100 * ran["agreement"].to_numpy(float)
@@ -164,8 +152,7 @@ def _overlap(a, b) -> float:
 def batch_sizes(table) -> Plot:
     """Pictures a second against the batch size; the ring is the smallest size near the best.
 
-    Args:
-        table: Columns `engine`, `batch` and `images/s`.
+    `table` has the columns `engine`, `batch` and `images/s`.
     """
     plot, ax = new_plot(size=(8, 3.6))
     styles, words = ("o-", "s--", "^-.", "D:"), []

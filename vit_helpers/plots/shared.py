@@ -120,15 +120,7 @@ def drawable(text, longest: int = 32) -> str:
 
 
 def show(ax, picture, title: str = "", fontsize: int = 10, **kwargs):
-    """Draw a picture in axes that show nothing else.
-
-    Args:
-        ax: The axes.
-        picture: A PIL picture, an array, or a tensor (3, H, W) with values 0..1.
-        title: Text above it.
-        fontsize: Of the title.
-        kwargs: What else `ax.imshow` gets.
-    """
+    """Draw a PIL picture, an array or a tensor (3, H, W) with values 0..1 in axes of its own."""
     if hasattr(picture, "permute"):
         picture = picture.detach().cpu().permute(1, 2, 0).numpy()
     ax.set_title(title, fontsize=fontsize)
@@ -154,7 +146,7 @@ def image_grid(
 
     Args:
         pictures: PIL pictures, or tensors (3, H, W) with values 0..1.
-        titles: A short text above each picture, or `None`.
+        titles: A short text above each picture.
         columns: Pictures in a row.
         title: Text above all.
         alt: The sentence for readers who cannot see the figure.
@@ -206,10 +198,8 @@ def nothing(words: str):
 def interval_bars(shares: dict, chance: float | None = None, label: str = "accuracy in %") -> Plot:
     """Accuracies side by side, each with its interval.
 
-    Args:
-        shares: Name -> `(accuracy, low, high)`, 0 to 1.
-        chance: Accuracy of blind guessing, drawn as a line, or `None`.
-        label: Text of the axis.
+    `shares` gives `(accuracy, low, high)`, 0 to 1, for each name; `chance` is the accuracy of blind
+    guessing, drawn as a line.
     """
     plot, ax = new_plot(size=(7.5, 0.42 * len(shares) + 0.9 + 0.2 * (chance is not None)))
     values = 100 * np.array(list(shares.values()))

@@ -9,8 +9,7 @@ from .shared import Plot, finish, new_plot, nothing, show
 def confused_pairs(pairs: list) -> Plot:
     """The most confused classes: a mistaken picture above one of the class it was taken for.
 
-    Args:
-        pairs: `(test picture, its class, training picture, the answered class, how often)`.
+    Each is `(test picture, its class, training picture, the answered class, how often)`.
     """
     if not pairs:
         return nothing("No class was taken for another.")
@@ -28,12 +27,8 @@ def confused_pairs(pairs: list) -> Plot:
 def accuracy_by_count(counts: list[int], means, lows, highs, chance: float) -> Plot:
     """How accuracy grows with the number of training pictures per class.
 
-    Args:
-        counts: Pictures per class.
-        means: Mean accuracy for each, 0 to 1.
-        lows: Lowest of the draws.
-        highs: Highest of the draws.
-        chance: Accuracy of blind guessing.
+    `means`, `lows` and `highs` are the mean, lowest and highest accuracy of several draws for each
+    count, 0 to 1; `chance` is that of blind guessing.
     """
     means, lows, highs = (100 * np.asarray(v) for v in (means, lows, highs))
     plot, ax = new_plot(size=(7, 3.6))
@@ -57,10 +52,8 @@ def accuracy_by_count(counts: list[int], means, lows, highs, chance: float) -> P
 def differences(table, against: str) -> Plot:
     """How far each of several trainings is from another one, with its interval and a verdict.
 
-    Args:
-        table: A `DataFrame` with a row each and the columns `points above the probe`, `from`,
-            `to` (in points), `accuracy, %` and `verdict`.
-        against: What they are compared with, in words.
+    `table` has a row each and the columns `points above the probe`, `from`, `to` (in points),
+    `accuracy, %` and `verdict`; `against` says in words what they are compared with.
     """
     plot, ax = new_plot(size=(8, 0.55 * len(table) + 1.1))
     colours = {"better": BLUE, "worse": RED, "cannot tell": "0.45"}

@@ -19,7 +19,7 @@ class StepInParts(Task):
         for parts in (2, 4):
             case = f"With 8 pictures in {parts} parts"
             got, loss = two_steps(step, parts, case)
-            truth, true_loss = two_steps(step_at_once, parts)
+            truth, true_loss = two_steps(step_with_mistake(), 1)
             if (got - before).abs().max() <= 1e-7:
                 raise Wrong(f"{case} the weights are the same as before: they did not move.")
             if not got.isfinite().all():
@@ -53,16 +53,9 @@ def tiny_vit():
     """A ViT small enough to be trained within a check: 8 wide, pictures of 16 x 16 pixels."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    config = ViTConfig(
-        hidden_size=8,
-        num_hidden_layers=5,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=16,
-        patch_size=8,
-        num_labels=3,
-        initializer_range=0.3,
-    )
+    depth = {"num_hidden_layers": 5, "num_attention_heads": 2, "num_labels": 3}
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "image_size": 16, "patch_size": 8}
+    config = ViTConfig(**depth, **sizes, initializer_range=0.3)
     with torch.random.fork_rng(devices=[]):  # the notebook's own random numbers stay as they are
         torch.manual_seed(0)
         return ViTForImageClassification(config).eval()
@@ -85,22 +78,13 @@ def two_steps(step, parts: int, case: str = ""):
     return weights_of(model), losses[0]
 
 
-def step_at_once(model, optimizer, pixels, labels, parts):
-    """What the parts must equal: the five lines of the notebook, on the whole batch."""
-    loss = torch.nn.functional.cross_entropy(model(pixel_values=pixels).logits, labels)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
 def weights_after(parts: int, **mistake) -> torch.Tensor:
     """The weights after two steps with a typical mistake."""
     return two_steps(step_with_mistake(**mistake), parts)[0]
 
 
 def step_with_mistake(divide=True, step_often=False, clear_often=False, clear=True):
-    """A step in parts with one typical mistake; the check recognises it by its weights."""
+    """A step in parts; the options are the typical mistakes. One part is the whole batch."""
 
     def step(model, optimizer, pixels, labels, parts):
         if clear:
@@ -154,15 +138,11 @@ class PicturesForInterval(Task):
 
     def _judge(self, answer):
         said, accuracy = number(answer), 0.9
+        n, pictures = round(said), f"{said:g} pictures"
         if said < 1:
-            raise Wrong(
-                f"{said:g} pictures are less than one. Is the interval in points or shares?"
-            )
+            raise Wrong(f"{pictures} are less than one. Is the interval in points or shares?")
         if said > 1e9:
-            raise Wrong(
-                f"{said:g} pictures: more than anyone has. Are 90 and 1 shares, 0.9 and 0.01?"
-            )
-        n = round(said)
+            raise Wrong(f"{pictures}: more than anyone has. Are 90 and 1 shares, 0.9 and 0.01?")
         low, high = training.wilson_interval(round(accuracy * n), n)
         half = 100 * (high - low) / 2
         seen = f"With {n} pictures the interval is {100 * low:.1f} to {100 * high:.1f} %"

@@ -19,6 +19,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from .answers import NotAttempted, Wrong, raised
 from .limit import TimeIsUp, within
@@ -27,13 +28,6 @@ EASY, MEDIUM, HARD = "easy", "medium", "hard"
 RIGHT, WRONG, NOT_ATTEMPTED = "right", "not yet", "not attempted yet"
 SIGNS = {RIGHT: "✓", WRONG: "✗", NOT_ATTEMPTED: "○"}
 YOUR_TIME = "Your time:"  # the table over submitted notebooks looks for it
-
-HOW_TASKS_WORK = (
-    "> **How the tasks work.** Put your answer in place of the dots and run the cell. `check` says "
-    "at once whether it is right. `q1.hint()` in a cell of your own helps; call it again, and it "
-    "helps more. `q1.solution()` shows one way to do it. Where the notebook goes on with what you "
-    "have built, `q1.answer()` gives yours once it is right, and ours until then."
-)
 
 TEXT = re.compile(
     r"## (?P<make>[^\n]+)\n\n### (?P<title>[^\n]+)\n\n\*About (?P<minutes>\d+) minutes · "
@@ -58,20 +52,11 @@ def texts(module: str) -> dict[str, dict]:
     return found
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a check found.
-
-    Attributes:
-        state: `RIGHT`, `WRONG` or `NOT_ATTEMPTED`.
-        message: One or two sentences for the learner.
-        error: An error that the answer raised where nothing of the learner's is called, such as
-            an object that cannot be compared. `None` in all other cases.
-    """
+class Verdict(NamedTuple):
+    """What a check found: a state, and one or two sentences for the learner."""
 
     state: str
     message: str
-    error: BaseException | None = None
 
 
 @dataclass
@@ -202,31 +187,12 @@ class Task:
             # The answer is an object that fails when it is read. The tests make sure that no
             # ordinary answer gets here, so that a mistake of ours is not blamed on the learner.
             what = f"Your answer, an object of type {type(answer).__name__},"
-            return Verdict(WRONG, f"{what} cannot be checked: reading it {raised(error)}.", error)
+            return Verdict(WRONG, f"{what} cannot be checked: reading it {raised(error)}.")
 
     def _judge(self, answer) -> str:
         raise NotImplementedError
-
-    # --- the text of the notebook ---------------------------------------------------------------
 
     @classmethod
     def given(cls) -> str:
         """The name that the stub defines: `answer`, or the name of a function."""
         return re.split(r"\W", cls.stub.removeprefix("def "))[0]
-
-    @classmethod
-    def markdown(cls) -> str:
-        """The cell above the learner's cell."""
-        head = f"### Task {cls.number}: {cls.title}"
-        about = f"*About {cls.minutes} minutes · {cls.difficulty}*"
-        return "\n\n".join([head, about, cls.question] + [HOW_TASKS_WORK] * (cls.number == 1))
-
-    @classmethod
-    def cell(cls) -> str:
-        """The learner's cell: make the task, the stub, the check."""
-        module = cls.__module__.rpartition(".")[2]
-        space = "\n\n" if "def " in cls.stub else ""  # two empty lines around a function
-        return (
-            f"q{cls.number} = tasks.{module}.{cls.make}\n{space}{cls.stub}\n{space}"
-            f"q{cls.number}.check({cls.given()})"
-        )

@@ -57,14 +57,8 @@ class UploadBox(anywidget.AnyWidget):
 def upload_box(model, processor) -> UploadBox:
     """A box to upload a picture of your own: shows it with the model's top five classes.
 
-    The picture goes to the machine that runs this notebook, and nowhere else.
-
-    Args:
-        model: A `ViTForImageClassification` in evaluation mode.
-        processor: Its image processor.
-
-    Returns:
-        A widget; it shows itself as the last line of a cell.
+    The picture goes to the machine that runs this notebook, and nowhere else. The model is a
+    `ViTForImageClassification` in evaluation mode, with its image processor.
     """
     return UploadBox(model, processor)
 
