@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..errors import CourseError, one_of
+from ..training import wilson_interval
 from .engines import Engine
 from .roofline import floor_ms
 from .timing import race, timing_table
@@ -106,10 +107,8 @@ def _announce(engines, pictures, batch: int) -> None:
 
 
 def _judged(logits: torch.Tensor, reference: torch.Tensor, labels) -> dict:
-    from scipy.stats import binomtest
-
     share = agreement(logits, reference)
-    low, high = binomtest(round(share * len(logits)), len(logits)).proportion_ci(method="wilson")
+    low, high = wilson_interval(round(share * len(logits)), len(logits))
     return {
         "agreement": share,
         "agreement from": low,
