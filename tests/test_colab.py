@@ -85,6 +85,14 @@ def test_what_pip_cannot_install_is_one_sentence(pip, monkeypatch):
         packages.complete()
 
 
+def test_what_installs_needs_nothing_that_may_be_missing():
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('requests', 'filelock', 'torch', 'numpy')));"
+        "from vit_helpers.resources import packages; packages.complete"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 # --- widgets -----------------------------------------------------------------------------------
 
 

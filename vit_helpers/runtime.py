@@ -73,7 +73,7 @@ class Runtime:
         if self.source == "offline":
             return str(row.twin_path)
         folder = resources.bring([name], settings(), tries=2)[name]
-        return str(resources.files(name, folder)[0] if row.kind == "photo" else folder)
+        return str(resources.files_of(name, folder)[0] if row.kind == "photo" else folder)
 
 
 _current: Runtime | None = None

@@ -103,7 +103,7 @@ def prefetch(to: Path | None) -> int:
     folders = resources.bring(tuple(resources.RESOURCES), runtime.settings(), to, tries=2)
     total = 0
     for name, folder in folders.items():
-        size = sum(path.stat().st_size for path in resources.files(name, folder))
+        size = sum(path.stat().st_size for path in resources.files_of(name, folder))
         total += size
         print(f"{name:<12} {size / 1e6:>8,.1f} MB  {folder}")
     print(f"{'together':<12} {total / 1e6:>8,.1f} MB")

@@ -62,7 +62,7 @@ def find(name: str, settings: Settings) -> Path | None:
     return next(filter(_complete, folders), None) or _in_hub_cache(row, settings.hub_cache)
 
 
-def files(name: str, folder: Path) -> list[Path]:
+def files_of(name: str, folder: Path) -> list[Path]:
     """The files of a resource inside a folder that `find` or `bring` returned."""
     return sorted(folder / file.path for file in _listed(folder) or table.get(name).files)
 
@@ -255,7 +255,7 @@ def _is_picture(path: Path) -> bool:
 def _copy(name: str, found: Path, folder: Path) -> None:
     print(f"copying {name} from {found}", flush=True)
     with _writing(folder):
-        for path in files(name, found):
+        for path in files_of(name, found):
             target = folder / path.relative_to(found)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
