@@ -105,11 +105,7 @@ def _plain(value):
 
 
 def number(answer, what: str = "Your answer") -> float:
-    """Any form of one number as a float; a list or tensor with one number in it counts.
-
-    Raises:
-        Wrong: If it is not one finite number.
-    """
+    """One finite number as a float, or `Wrong`; a list or tensor with one number in it counts."""
     if isinstance(answer, (bool, np.bool_)):
         raise Wrong(f"{what} is {answer}, but a number is wanted.")
     array = numbers(answer, what)
@@ -122,11 +118,7 @@ def number(answer, what: str = "Your answer") -> float:
 
 
 def whole_number(answer, what: str = "Your answer") -> int:
-    """Any form of one whole number as an int; 577.0 counts.
-
-    Raises:
-        Wrong: If it is not one whole number.
-    """
+    """One whole number as an int, or `Wrong`; 577.0 counts."""
     value = number(answer, what)
     if value != int(value):
         raise Wrong(f"{what} is {value:g}, but it must be a whole number.")
@@ -134,11 +126,7 @@ def whole_number(answer, what: str = "Your answer") -> int:
 
 
 def function(answer):
-    """Return the answer if it can be called.
-
-    Raises:
-        Wrong: If it cannot.
-    """
+    """The answer if it can be called, or `Wrong`."""
     if callable(answer):
         return answer
     if answer is None:
@@ -147,12 +135,9 @@ def function(answer):
 
 
 def call(answer, *args, case: str):
-    """Call the learner's function.
+    """Call the learner's function with copies of the tensors, so that it may change them.
 
-    Args:
-        answer: The function.
-        args: Its arguments; tensors are copied, so that a function may change them.
-        case: The input in words, for the message, such as `With 10 logits and k = 3`.
+    `case` names the input for the message, such as `With 10 logits and k = 3`.
 
     Raises:
         Wrong: If it raises (its error is quoted), or returns nothing.
@@ -175,11 +160,7 @@ def call(answer, *args, case: str):
 def shaped(result, shape: tuple, case: str, meaning: str) -> torch.Tensor:
     """What a function returned, as a float64 tensor of a certain shape.
 
-    Args:
-        result: What it returned.
-        shape: The right shape.
-        case: The input in words, as for `call`.
-        meaning: What the axes are, for the message, such as `tokens by tokens`.
+    `case` is as for `call`; `meaning` says what the axes are, such as `tokens by tokens`.
 
     Raises:
         Wrong: If it holds no numbers, NaN, or has another shape.

@@ -75,9 +75,7 @@ def explore(picture, attn, grid: tuple[int, int], extra: dict | None = None) -> 
             to token i, or (T,) for a map that exists from [CLS] only. A map whose rows do not sum
             to one is shown in percent of what all patches get together.
 
-    Returns:
-        A widget; it shows itself as the last line of a cell. Where no widget can run, a figure
-        stands in its place.
+    Where no widget can run, a figure stands in its place.
 
     Raises:
         CourseError: If shapes do not fit together, a weight is negative or no number, or it is too
