@@ -208,7 +208,7 @@ def compare(got, truth, said: str, mistakes: dict, otherwise: str, near=1e-5) ->
 def _double(values) -> torch.Tensor:
     """A number or a tensor as a tensor of float64."""
     if isinstance(values, torch.Tensor):
-        return values.double()
+        return values.cpu().double()
     return torch.tensor(float(values), dtype=torch.float64)
 
 

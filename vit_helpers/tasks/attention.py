@@ -160,7 +160,7 @@ class HidePatches(Task):
                 " the second picture lost the patches of the first.": pixels * (1 - of_first),
                 " the patches became black, at -1. Grey is 0.": pixels * (1 - best) - best,
             }
-            zeros = got.eq(0).all(dim=1).double().mean() * maps[0].numel()
+            zeros = got.eq(0).all(dim=1).cpu().double().mean() * maps[0].numel()
             otherwise = (
                 f" about {zeros:.0f} patches are grey in your pictures, and some pixels are not "
                 "what they should be. Are the right patches hidden, and whole?"

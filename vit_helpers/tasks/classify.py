@@ -58,7 +58,7 @@ class CutPatches(Task):
                     six.permute(0, 2, 4, 1, 5, 3)
                 ),
             }
-            share = (got - truth).abs().gt(1e-6).double().mean()
+            share = (got - truth).abs().gt(1e-6).cpu().double().mean()
             otherwise = f" {100 * share:.0f} % of your numbers are in a wrong place."
             compare(got, truth, case, mistakes, otherwise, 1e-6)
         return "A row of your result is one patch. A linear layer makes a token of it."
@@ -125,7 +125,7 @@ class CalibrationError(Task):
         for name, (confidence, right, bins) in cases.items():
             case = f"With {name}"
             got = shaped(call(ece, confidence, right, bins, case=case), (), case, "one number")
-            gaps, shares = gaps_and_shares(confidence.double(), right.double(), bins)
+            gaps, shares = gaps_and_shares(confidence.cpu().double(), right.cpu().double(), bins)
             truth = (shares * gaps.abs()).sum()
             mistakes = {
                 "each bin counts the same in it, however few pictures it holds.": gaps.abs().mean(),
@@ -133,7 +133,7 @@ class CalibrationError(Task):
                     (shares * gaps).sum()
                 ),
                 "that is the accuracy, taken off the mean confidence. Are the bins used?": (
-                    (confidence.mean() - right.double().mean()).abs()
+                    (confidence.mean() - right.cpu().double().mean()).abs()
                 ),
                 "that is the largest gap, but the mean is wanted.": gaps.abs().max(),
                 "it has been divided by the number of bins once more.": truth / len(gaps),
@@ -150,4 +150,4 @@ def gaps_and_shares(confidence, right, bins: int):
     number = (confidence * bins).long().clamp(max=bins - 1)
     inside = [number == b for b in number.unique()]
     gaps = [confidence[one].mean() - right[one].mean() for one in inside]
-    return torch.stack(gaps), torch.stack([one.double().mean() for one in inside])
+    return torch.stack(gaps), torch.stack([one.cpu().double().mean() for one in inside])
