@@ -327,3 +327,25 @@ def test_no_environment_variable_opens_a_back_door(rt, monkeypatch):
         monkeypatch.setitem(os.environ, name, "http://127.0.0.1:9")
     with pytest.raises(CourseError, match="no public address"):
         images.load_image("http://127.0.0.1:9/cat.jpg")
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "proxy"),
+    [
+        ("http://127.0.0.1:9/x", "hf_secret\nx", ""),
+        ("http://127.0.0.1:9/x", "hf_secret…", ""),
+        ("http://127.0.0.1:9/x", "", "http://me:secret@host:99999"),
+        ("http://[::1/x", "", ""),
+        ("http://localhost:abc/x", "", ""),
+    ],
+)
+def test_settings_that_are_not_well_formed_are_one_sentence_without_secrets(
+    monkeypatch, url, token, proxy
+):
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(download.DownloadError) as caught:
+        download.facts(url, {"Authorization": f"Bearer {token}"} if token else {})
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)

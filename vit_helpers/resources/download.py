@@ -373,7 +373,8 @@ def _request(url: str, seconds: float, headers=None, method: str = "GET"):
     """`(response, headers)` of a request that succeeds within some seconds."""
     if not _is_http(url):
         raise DownloadError(f"{short(url)} does not begin with https://, as HF_ENDPOINT must")
-    if not (headers or {}).get("Authorization", "").isascii():
+    token = (headers or {}).get("Authorization", "")
+    if not (token.isascii() and token.isprintable()):
         raise DownloadError("HF_TOKEN has a letter that no token has: copy it again")
     adapter = _Adapter(public=False)
     try:
@@ -383,6 +384,10 @@ def _request(url: str, seconds: float, headers=None, method: str = "GET"):
     except TooLate:
         adapter.hang_up()
         raise _Again(f"{_host(url)} did not answer within {seconds:g} s") from None
+    except ValueError:  # without its words, in which a token or a password may stand
+        raise DownloadError(
+            f"{_host(url)} cannot be asked: HF_ENDPOINT, HF_TOKEN or a proxy is not well-formed"
+        ) from None
     except requests.RequestException as error:
         raise _Again(_why(error, url, seconds)) from None
     except OSError as error:  # of requests itself: a bundle of certificates that is not there
@@ -401,7 +406,10 @@ def _request(url: str, seconds: float, headers=None, method: str = "GET"):
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).hostname or url
+    try:
+        return urlsplit(url).hostname or url
+    except ValueError:
+        return short(url)
 
 
 def _why(error: requests.RequestException, url: str, seconds: float) -> str:
