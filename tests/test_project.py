@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from course import frontpage
+from vit_helpers import resources
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -155,6 +156,12 @@ class TestNotebook:
     def test_one_code_path_for_both_sources(self, path):
         source = "".join("".join(c["source"]) for c in cells(path, "code"))
         assert not re.search(r"rt\.source|VIT_SOURCE|offline", source)
+
+    def test_what_it_starts_with_can_come_from_the_hub(self, path):
+        source = "".join("".join(c["source"]) for c in cells(path, "code"))
+        needs = re.findall(r'"(\w+)"', re.search(r"runtime\.start\((.*?)\)", source)[1])
+        assert needs
+        assert set(needs) <= set(resources.RESOURCES)
 
     def test_no_widget_state_and_at_most_four_megabytes(self, path):
         assert "widgets" not in read(path)["metadata"]
