@@ -22,8 +22,10 @@ def training_curves(losses, steps, validation_loss, validation_accuracy, picture
     plot, (left, right) = new_plot(1, 2, size=(9, 3.3))
     window = max(1, len(losses) // 15)
     mean = np.convolve(losses, np.ones(window) / window, "valid")
-    left.plot(np.arange(1, len(losses) + 1), losses, ".", color=ORANGE, alpha=0.35, markersize=4)
-    left.plot(np.arange(len(mean)) + (window + 1) / 2, mean, color=ORANGE, label="training")
+    at_each = np.arange(1, len(losses) + 1)
+    left.plot(at_each, losses, ".", color=ORANGE, alpha=0.35, label="training, one step")
+    middle = np.arange(len(mean)) + (window + 1) / 2
+    left.plot(middle, mean, color=ORANGE, label=f"training, mean of {window}")
     left.plot(steps, checked, "o-", color=BLUE, label="validation")
     left.set_ylim(0, 1.1 * max(checked.max(), np.quantile(losses, 0.98)))
     left.set(xlabel="training steps", ylabel="loss (mean cross-entropy)")
