@@ -1,4 +1,5 @@
 import functools
+import importlib
 import subprocess
 import sys
 
@@ -110,6 +111,18 @@ def test_a_name_of_the_first_edition_says_where_it_went():
     assert not hasattr(vit_helpers, "never_was")
     for name in vit_helpers._GONE:
         assert name not in vit_helpers._MODULES
+
+
+def test_a_function_of_the_first_edition_works_and_says_where_it_went():
+    from vit_helpers import data, errors, images
+
+    for old, new in errors._RENAMED.items():
+        module, name = old.split(".")
+        with pytest.warns(FutureWarning, match=f"{old} is now {new}"):
+            getattr(importlib.import_module(f"vit_helpers.{module}"), name)
+    with pytest.warns(FutureWarning):
+        assert data.to_rgb is images.to_rgb
+    assert not hasattr(data, "never_was")
 
 
 def test_show_source_shows_the_code():

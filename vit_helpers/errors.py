@@ -1,8 +1,10 @@
 """The one exception of the course: a sentence, not a traceback of five libraries."""
 
+import importlib
 import math
 import operator
 import sys
+import warnings
 
 
 class CourseError(Exception):
@@ -79,3 +81,31 @@ def number(name, value, above=None, least=None, most=None):
 
 def _between(value, least, most) -> bool:
     return (least is None or value >= least) and (most is None or value <= most)
+
+
+# Functions of the first edition, with what does the same now.
+_RENAMED = {
+    "data.load_image": "images.load_image",
+    "data.own_pictures": "data.evaluation_images",
+    "data.patches": "images.patches",
+    "data.take": "data.balanced_subset",
+    "data.to_rgb": "images.to_rgb",
+    "data.unnormalise": "images.unnormalise",
+    "efficiency.run_alone": "efficiency.run_standalone",
+    "models.load_saved": "models.load",
+    "training.cls_features": "training.cache_features",
+}
+
+
+def old_names(module):
+    """The `__getattr__` of a module (PEP 562): an old name still works, and says where it went."""
+
+    def find(name):
+        old = f"{module.removeprefix('vit_helpers.')}.{name}"
+        if old not in _RENAMED:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        place, _, new = _RENAMED[old].partition(".")
+        warnings.warn(f"{old} is now {place}.{new}.", FutureWarning, stacklevel=2)
+        return getattr(importlib.import_module(f"vit_helpers.{place}"), new)
+
+    return find

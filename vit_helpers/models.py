@@ -16,7 +16,9 @@ import torch
 from torch import nn
 
 from . import images, runtime
-from .errors import CourseError, whole_number
+from .errors import CourseError, old_names, whole_number
+
+__getattr__ = old_names(__name__)
 
 # --- load ----------------------------------------------------------------------------------------
 

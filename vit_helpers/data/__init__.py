@@ -1,5 +1,6 @@
 """Data sets: splits and classes by name, a part of a split, pictures as tensors, loaders."""
 
+from ..errors import old_names
 from ..images import to_tensor
 from .check import check_folder
 from .evaluation import evaluation_images
@@ -14,3 +15,5 @@ from .splits import (
     split_off,
     with_classes,
 )
+
+__getattr__ = old_names(__name__)

@@ -14,6 +14,7 @@ cell, with the library's own calls; what is here measures and compares them.
 | `deploy`, `standalone` | one file with everything inside, and the script that needs no torch |
 """
 
+from ..errors import old_names
 from .compare import BASELINE, agreement, compare, for_reading, pareto, recommend, usable
 from .deploy import export_deployable, run_standalone
 from .engines import (
@@ -29,3 +30,5 @@ from .merging import MERGED_FROM, MERGED_PER_LAYER, MergingViT, merge
 from .openvino import openvino_engine
 from .roofline import count_operations, floor_ms, matrix_rates, rate_table, runs_in
 from .timing import race, speedup_interval, timing_table
+
+__getattr__ = old_names(__name__)
