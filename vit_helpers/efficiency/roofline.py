@@ -1,4 +1,4 @@
-"""The floor: the time below which no engine can be, and the machine's own rate.
+"""The floor, an estimate of the time that the products alone need, and the machine's own rate.
 
 The roofline model (Williams, Waterman and Patterson 2009, Communications of the ACM) in its
 simplest form: operations of the network, divided by what the machine does a second in large
@@ -53,7 +53,7 @@ def runs_in(fast: str, operations: Mapping[str, float]) -> dict[str, float]:
 
 
 def floor_ms(operations: Mapping[str, float], rates: Mapping[str, float]) -> float:
-    """Milliseconds below which a picture cannot be classified: each part at its format's rate.
+    """Milliseconds that the products of one picture need: each part at its format's rate.
 
     Operations are those of `runs_in`, such as `{"int8": 2e9, "fp32": 5e8}`, rates those of
     `matrix_rates`. NaN if nothing is known of the operations or a rate was not measured.

@@ -59,7 +59,7 @@ def timing_table(
     Returns:
         A `DataFrame` by name: `median ms`, `p5 ms`, `p95 ms`, `images/s`, `speed-up`; with
         `rounds` also `from` and `to` (see `speedup_interval`) and `verdict`: `baseline`,
-        `faster`, `slower`, or `no difference` where the interval covers 1.
+        `faster`, `slower`, or `cannot tell` where the interval covers 1.
     """
     import pandas as pd
 
@@ -76,7 +76,7 @@ def timing_table(
         }
         if rounds is not None:
             low, high = speedup_interval(seconds[baseline], times, rounds)
-            verdict = "faster" if low > 1 else "slower" if high < 1 else "no difference"
+            verdict = "faster" if low > 1 else "slower" if high < 1 else "cannot tell"
             verdict = "baseline" if name == baseline else verdict
             rows[name] |= {"from": low, "to": high, "verdict": verdict}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")

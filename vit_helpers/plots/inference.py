@@ -1,7 +1,6 @@
 """Figures of notebook 05: timings, races, speed against agreement, batch sizes."""
 
 import numpy as np
-from matplotlib.patheffects import withStroke
 
 from .colours import BLACK, BLUE, GREEN, PALETTE, RED, SKY
 from .shared import Plot, finish, new_plot
@@ -51,102 +50,54 @@ def race_bars(table) -> Plot:
 
 
 def speed_agreement(frame) -> Plot:
-    """Speed-up of each engine against its agreement with the baseline, with both intervals.
+    """Each engine in a row: its speed-up on the left, its agreement on the right, with intervals.
 
-    `frame` comes from `efficiency.compare`. The steps are the front: no engine on them is beaten in
-    speed and agreement at once. An engine that agrees too seldom to be used is crossed out.
+    `frame` comes from `efficiency.compare`. Names of the front are bold: no other engine is better
+    in one without being worse in the other. One that agrees too seldom to be used is crossed out.
     """
     ran = frame[frame["not here"] == ""]
-    speed, share = ran["speed-up"].to_numpy(float), 100 * ran["agreement"].to_numpy(float)
-    plot, ax = new_plot(size=(8.5, 5))
+    rows = np.arange(len(ran))
     styles = [FORMAT_STYLES[_format(row)] for row in ran["computes in"]]
-    for x, y, (color, marker), (_, row) in zip(speed, share, styles, ran.iterrows(), strict=True):
-        across = [[max(0.0, x - row["from"])], [max(0.0, row["to"] - x)]]
-        up = [[y - 100 * row["agreement from"]], [100 * row["agreement to"] - y]]
-        faint = {"color": color, "alpha": 0.35, "linewidth": 1.2}
-        ax.errorbar(x, y, up, across, fmt="none", ecolor=color, **faint)
-        ax.plot(x, y, marker, color=color, markersize=8)
-        if row["verdict"] == "unusable":
-            ax.plot(x, y, "x", color=BLACK, markersize=13)
-    best = ran[ran["pareto"]].sort_values("speed-up")
-    # Up to the speed of an engine on the front, its agreement can be had.
-    corners = (
-        np.concatenate([[0], best["speed-up"]]),
-        100 * np.concatenate([best["agreement"].iloc[:1], best["agreement"]]),
-    )
-    ax.plot(*corners, drawstyle="steps-pre", color="0.5", linewidth=1.2, zorder=0)
-    low = min(98.0, 100 * ran["agreement from"].min())
-    ax.set_ylim(low - 0.06 * (100 - low), 100 + 0.4 * (100 - low))
-    ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= 100])
-    ax.set_xlim(min(0.85, 0.95 * np.nanmin(ran["from"])), 1.12 * np.nanmax(ran["to"]))
-    ax.set_xlabel(f"speed-up over {ran.index[0]}")
-    ax.set_ylabel("same top class as the baseline, in %")
-    for name, style in FORMAT_STYLES.items():
-        if style in styles:
-            ax.plot([], [], style[1], color=style[0], label=name)
-    ax.plot([], [], color="0.5", label="front")
-    ax.legend(fontsize=10, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    _label_points(plot, ax, ran.index, speed, share, [color for color, _ in styles])
+    plot, axes = new_plot(1, 2, size=(8.5, 0.36 * len(ran) + 1.2), sharey=True)
+    for ax, of, ends, scale in zip(
+        axes, ("speed-up", "agreement"), ("", "agreement "), (1, 100), strict=True
+    ):
+        value, low, high = (
+            scale * ran[name].to_numpy(float) for name in (of, f"{ends}from", f"{ends}to")
+        )
+        for row, (color, marker) in enumerate(styles):
+            ax.hlines(row, low[row], high[row], color=color, linewidth=2.5, alpha=0.45)
+            ax.plot(value[row], row, marker, color=color, markersize=7)
+            if ran["verdict"].iloc[row] == "unusable":
+                ax.plot(value[row], row, "x", color=BLACK, markersize=13)
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+        ax.tick_params(axis="y", length=0)
+    axes[0].axvline(1, color=BLACK, linewidth=1)
+    axes[0].set_xlabel(f"speed-up over {ran.index[0]}")
+    axes[1].set_xlabel("same answer as the baseline, in %")
+    axes[0].set_yticks(rows, list(ran.index), fontsize=10)
+    axes[0].set_ylim(len(ran) - 0.5, -0.5)
+    for label, best in zip(axes[0].get_yticklabels(), ran["pareto"], strict=True):
+        label.set_fontweight("bold" if best else "normal")
+    for name, (color, marker) in FORMAT_STYLES.items():
+        if (color, marker) in styles:
+            axes[0].plot([], [], marker, color=color, label=name)
+    plot.legend(fontsize=10, ncols=3, loc="outside upper center", frameon=False)
     words = "; ".join(
-        f"{n} {s:.2f} times as fast, agreement {a:.1f} %"
-        for n, s, a in zip(ran.index, speed, share, strict=True)
+        f"{name} {row['speed-up']:.2f} times as fast, agreement {100 * row['agreement']:.1f} %"
+        for name, row in ran.iterrows()
     )
-    front = ", ".join(best.index)
-    alt = f"Points of speed-up against agreement with the baseline. On the front: {front}. {words}."
-    return finish(plot, alt)
+    front = ", ".join(ran.index[ran["pareto"].astype(bool)])
+    return finish(
+        plot, f"A row for each engine, with two intervals. On the front: {front}. {words}."
+    )
 
 
 def _format(computes_in: str) -> str:
     if "int8" in computes_in:
         return "int8"
     return "16 bits" if "16" in computes_in else "fp32"
-
-
-def _label_points(plot, ax, names, x, y, colors) -> None:
-    """Write each name beside its point, where it covers neither a point nor another name."""
-    plot.draw_without_rendering()
-    plot.set_layout_engine("none")  # names beside the axes would move them once more
-    points = ax.transData.transform(np.column_stack([x, y]))
-    scale = plot.dpi / 72
-    taken = [(px - 5 * scale, py - 5 * scale, px + 5 * scale, py + 5 * scale) for px, py in points]
-    inside = ax.get_window_extent()
-    for i in np.argsort(-x):
-        style = {"textcoords": "offset points", "va": "center", "fontsize": 9.5, "color": colors[i]}
-        style["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]
-        best: tuple = ()  # how much is covered, the text, its edges, and where it stands
-        for right, up in _offsets():
-            side = "left" if right > 0 else "right" if right < 0 else "center"
-            text = ax.annotate(names[i], (x[i], y[i]), (right, up), ha=side, **style)
-            edges = text.get_window_extent().extents
-            outside = edges[0] < inside.x0 or edges[2] > inside.x1 + 60 * scale
-            outside = outside or edges[1] < inside.y0 or edges[3] > inside.y1
-            covered = sum(_overlap(edges, other) for other in taken) + 1e6 * outside
-            if not best or covered < best[0]:
-                if best:
-                    best[1].remove()
-                best = (covered, text, edges, right, up)
-            else:
-                text.remove()
-            if covered == 0:
-                break
-        taken.append(best[2])
-        if np.hypot(best[3], best[4]) > 16:  # a short line from a name that had to move away
-            to = (best[3], best[4] - np.sign(best[4]) * 5)
-            line = {"arrowstyle": "-", "color": colors[i], "linewidth": 0.6}
-            ax.annotate("", (x[i], y[i]), to, textcoords="offset points", arrowprops=line)
-
-
-def _offsets():
-    """Where a name may stand, in points from its point, near it first."""
-    yield from ((7, 9), (-7, 9), (7, -9), (-7, -9), (0, 12), (0, -12), (10, 0), (-10, 0))
-    for up in range(18, 110, 7):
-        for right in (0, 8, -8):
-            yield from ((right, up), (right, -up))
-
-
-def _overlap(a, b) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(0.0, width) * max(0.0, height)
 
 
 def batch_sizes(table) -> Plot:

@@ -61,7 +61,7 @@ def same_levels(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 class Floor(Task):
-    """The time below which no engine can be, from operations and rates."""
+    """The time that the products alone need, from operations and rates."""
 
     def _judge(self, answer):
         floor = function(answer)
@@ -92,8 +92,8 @@ class Floor(Task):
             said = f"{case} your floor is {got:.4g}"
             compare(got, truth, said, mistakes, otherwise, near=nearly_equal)
         return (
-            "No engine can beat its floor. How far above it an engine stays is what its library "
-            "leaves undone."
+            "The floor counts the products only. The time above it goes into everything else: "
+            "memory, softmax, conversions."
         )
 
 
@@ -120,10 +120,10 @@ class NameTheFaults(Task):
             raise Wrong(f"There are {len(said)} words in your answer, but four patients.")
         right = [a == b for a, b in zip(said, self.truth, strict=True)]
         if all(right):
-            return "Each had good looks somewhere: only a measurement shows where it is ill."
+            return "Each looks well at first: only a measurement shows the fault."
         wrong = [patient for patient, fine in zip("ABCD", right, strict=True) if not fine]
         if len(set(said)) < 4:
-            raise Wrong("Each patient has another fault: every word stands there once.")
+            raise Wrong("Each patient has a different fault: every word stands there once.")
         raise Wrong(f"{sum(right)} of 4 are right. Look again at {' and '.join(wrong)}.")
 
 
