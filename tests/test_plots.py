@@ -209,9 +209,9 @@ CASES = {
             "table": pd.DataFrame(
                 {
                     "accuracy, %": [60.0, 20.0, 52.0],
-                    "points above the probe": [10.0, -30.0, 2.0],
-                    "from": [5.0, -40.0, -4.0],
-                    "to": [15.0, -20.0, 8.0],
+                    "difference from the probe, points": [10.0, -30.0, 2.0],
+                    "95 % from": [5.0, -40.0, -4.0],
+                    "95 % to": [15.0, -20.0, 8.0],
                     "verdict": ["better", "worse", "cannot tell"],
                 },
                 index=["LoRA", "from scratch", "everything"],

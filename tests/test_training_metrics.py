@@ -97,14 +97,6 @@ def test_the_exact_test_of_mcnemar_is_near(n, random):
     assert training.paired_difference(a, b)[3] == pytest.approx(exact, abs=0.03)
 
 
-def test_most_confused_ignores_right_answers_and_empty_cells():
-    matrix = [[50, 3, 0], [7, 40, 0], [0, 3, 60]]
-    assert training.most_confused(matrix, 2) == [(1, 0, 7), (0, 1, 3)]
-    assert training.most_confused(matrix, 9) == [(1, 0, 7), (0, 1, 3), (2, 1, 3)]
-    assert training.most_confused([[4, 0], [0, 4]], 3) == []
-    assert matrix[0][0] == 50
-
-
 # --- cached features -----------------------------------------------------------------------------
 
 

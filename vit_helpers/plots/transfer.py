@@ -52,16 +52,16 @@ def accuracy_by_count(counts: list[int], means, lows, highs, chance: float) -> P
 def differences(table, against: str) -> Plot:
     """How far each of several trainings is from another one, with its interval and a verdict.
 
-    `table` has a row each and the columns `points above the probe`, `from`, `to` (in points),
-    `accuracy, %` and `verdict`; `against` says in words what they are compared with.
+    `table` has a row each and the columns `difference from the probe, points`, `95 % from`,
+    `95 % to`, `accuracy, %` and `verdict`; `against` says in words what they are compared with.
     """
     plot, ax = new_plot(size=(8, 0.55 * len(table) + 1.1))
     colours = {"better": BLUE, "worse": RED, "cannot tell": "0.45"}
-    low, high = min(table["from"].min(), 0), max(table["to"].max(), 0)
+    low, high = min(table["95 % from"].min(), 0), max(table["95 % to"].max(), 0)
     span, words = high - low, []
     for row, (name, line) in enumerate(table.iterrows()):
-        colour, value = colours[line["verdict"]], line["points above the probe"]
-        ax.hlines(row, line["from"], line["to"], color=colour, linewidth=2.5)
+        colour, value = colours[line["verdict"]], line["difference from the probe, points"]
+        ax.hlines(row, line["95 % from"], line["95 % to"], color=colour, linewidth=2.5)
         ax.plot(value, row, "o", color=colour, markersize=8)
         text = f"{line['accuracy, %']:.1f} %, {value:+.1f} points: {line['verdict']}"
         ax.text(high + 0.04 * span, row, text, va="center", fontsize=10, color=colour)

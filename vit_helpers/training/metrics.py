@@ -166,18 +166,3 @@ def paired_difference(right_a, right_b) -> tuple[float, float, float, float]:
     swapped = permutation_test((per_picture,), np.mean, permutation_type="samples", **options)
     low, high = drawn.confidence_interval
     return float(per_picture.mean()), float(low), float(high), float(swapped.pvalue)
-
-
-def most_confused(matrix, count: int) -> list[tuple[int, int, int]]:
-    """The largest numbers of a confusion matrix off its diagonal.
-
-    Returns:
-        `(true class, answered class, how often)`, most frequent first; at most `count` of them,
-        fewer where there are fewer kinds of mistakes.
-    """
-    mistakes = np.array(matrix)
-    np.fill_diagonal(mistakes, 0)
-    order = np.argsort(-mistakes, axis=None, kind="stable")[: whole_number("count", count, 0)]
-    rows, columns = np.unravel_index(order, mistakes.shape)
-    found = zip(rows.tolist(), columns.tolist(), mistakes[rows, columns].tolist(), strict=True)
-    return [mistake for mistake in found if mistake[2]]
