@@ -60,7 +60,7 @@ def peak(row, column):
 CASES = {
     "image_grid": (
         {"pictures": [PICTURE] * 7, "titles": list("abcdefg"), "columns": 5},
-        ["7 pictures in 2 rows"],
+        ["7 pictures in 2 rows", "a; b; c; d; e; f; g"],
     ),
     "picture_to_patches": (
         {
@@ -83,7 +83,7 @@ CASES = {
                 num_labels=7,
             )
         },
-        ["32 by 32 pixels", "16 patches", "3 blocks", "2 heads", "7 logits"],
+        ["32 by 32 pixels", "16 patches", "3 blocks", "2 heads", "7 logits", "are blue"],
     ),
     "position_similarity": (
         {"similarity": torch.eye(24) + 0.25, "grid": (6, 4)},
@@ -145,7 +145,7 @@ CASES = {
             "even_distance": 115.0,
             "even_bits": 7.6,
         },
-        ["of 3 heads, from 10 to 60 pixels", "would be 115", "7.6 bits", "the 1 hollow ones"],
+        ["of 3 heads, from 10 to 60 pixels", "be 115", "7.6 bits", "the 1 hollow", "1 in layer 1"],
     ),
     "faithfulness": (
         {

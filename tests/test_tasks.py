@@ -260,11 +260,13 @@ def calibration(
     return gaps.max() if worst else (gaps * shares).sum() if weighted else gaps.mean()
 
 
-def hiding(sign=1, keep=False, first=False, grey=0.0):
+def hiding(sign=1, keep=False, first=False, grey=0.0, copy=True):
     def hide(pixels, scores, count):
         flat = sign * (scores[:1].expand_as(scores) if first else scores).flatten(1)
         mask = torch.zeros_like(flat).scatter(1, flat.topk(count, dim=1).indices, 1.0)
         mask = torch.nn.functional.interpolate(mask.view_as(scores)[:, None], pixels.shape[-2:])
+        if not copy:
+            return pixels.mul_(1 - mask)
         return pixels * (mask if keep else 1 - mask) + grey * mask
 
     return hide
@@ -377,6 +379,7 @@ MISTAKES = {
         (hiding(keep=True), "all that is left"),
         (hiding(first=True), "the patches of the first"),
         (hiding(grey=-1.0), "Grey is 0"),
+        (hiding(copy=False), "Take a copy"),
         (body("A * (B.flatten(1).argsort(1)[:, :1, None, None] * 0 + 0.5)"), "what they should be"),
         (body("A[:, :1]"), "the shape of the pixels"),
     ],

@@ -207,13 +207,19 @@ def attention_by_layer(distance, bits, sinks, *, even_distance: float, even_bits
     )
     for ax, value, label, even in parts:
         layers = np.arange(len(value))
-        x = np.broadcast_to(layers[:, None], value.shape)
+        x = layers[:, None] + np.linspace(-0.25, 0.25, value.shape[1])  # side by side, by head
         ax.plot(x[~sinks], value[~sinks], "o", color=BLUE, alpha=0.6, ms=5, label="a head")
         if np.isfinite(value[sinks]).any():
             style = {"color": ORANGE, "mfc": "none", "ms": 6, "label": "gives most to one token"}
             ax.plot(x[sinks], value[sinks], "o", **style)
+            for layer in np.flatnonzero(sinks.any(axis=1)):
+                at = (layer + 0.4, value[layer][sinks[layer]].mean())
+                ax.text(*at, f"{sinks[layer].sum()}", fontsize=9, va="center")
         rest = np.where(sinks, np.nan, value)
         some = np.isfinite(rest).any(axis=1)
+        for layer in layers[~some & ~np.isfinite(value).any(axis=1)]:
+            at = (layer, 0.5 * even)
+            ax.text(*at, "all heads are sinks", fontsize=9, rotation=90, ha="center", va="center")
         means = [np.nanmean(line) for line in rest[some]]
         ax.plot(layers[some], means, "-", color=RED, label="mean of the full dots")
         ax.axhline(even, color=BLACK, linestyle="--", linewidth=1, label="spread evenly")
@@ -222,12 +228,14 @@ def attention_by_layer(distance, bits, sinks, *, even_distance: float, even_bits
     handles, names = axes[1].get_legend_handles_labels()
     plot.legend(handles, names, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     near, far = np.nanmin(distance), np.nanmax(distance)
+    where = [f"{n} in layer {layer}" for layer, n in enumerate(sinks.sum(axis=1)) if n]
     return finish(
         plot,
         f"Each dot is a head. Left, the mean attention distance of {int((~sinks).sum())} heads, "
         f"from {near:.0f} to {far:.0f} pixels; spread evenly it would be {even_distance:.0f}. "
         f"Right, the entropy of all heads; at most {even_bits:.1f} bits are possible, and the "
-        f"{int(sinks.sum())} hollow ones give most of their weight to one token.",
+        f"{int(sinks.sum())} hollow ones give most of their weight to one token: "
+        f"{', '.join(where) or 'there are none'}.",
     )
 
 

@@ -52,7 +52,7 @@ def vit_diagram(config) -> Plot:
         (f"linear layer\n{3 * patch**2} → {width}", 14, SKY),
         ("[CLS] in front,\npositions\nadded", 15, SKY),
         (f"{depth} blocks\n{1 + count} x {width}", 12, ORANGE),
-        ("LayerNorm,\n[CLS] alone", 13, "white"),
+        ("LayerNorm,\n[CLS] alone", 13, SKY),
         (f"head\n{width} → {config.num_labels}\nlogits", 11, SKY),
     )
     gap = (100 - sum(step[1] for step in steps)) / (len(steps) - 1)
@@ -70,10 +70,10 @@ def vit_diagram(config) -> Plot:
     for x, edge in ((3, middle - 6), (97, middle + 6)):
         ax.plot((edge, x), (33, 25), color=ORANGE, linewidth=1, linestyle=":")
     inside = (
-        ("LayerNorm", 9, 12, "white"),
+        ("LayerNorm", 9, 12, SKY),
         (f"attention\n{config.num_attention_heads} heads", 24, 16, SKY),
         ("+", 44, 4, "white"),
-        ("LayerNorm", 54, 12, "white"),
+        ("LayerNorm", 54, 12, SKY),
         (f"MLP\n{width} → {config.intermediate_size} → {width}", 69, 18, SKY),
         ("+", 90, 4, "white"),
     )
@@ -94,7 +94,8 @@ def vit_diagram(config) -> Plot:
         f"{depth} blocks follow, then LayerNorm, and a head that reads [CLS] and gives "
         f"{config.num_labels} logits. Below, one block: LayerNorm, attention with "
         f"{config.num_attention_heads} heads, a plus; LayerNorm, MLP, a plus. A skip connection "
-        "leads around each half to its plus.",
+        "leads around each half to its plus. Linear layers, [CLS] and positions, every LayerNorm, "
+        "attention, MLP and head hold learnt weights; they are blue.",
     )
 
 
@@ -118,7 +119,7 @@ def position_similarity(similarity, grid: tuple[int, int]) -> Plot:
     """
     rows, columns = grid
     values = as_numpy(similarity).reshape(rows, columns, rows, columns)
-    ys, xs = range(1, rows, 3), range(1, columns, 3)
+    ys, xs = range(1, rows - 1, 3), range(1, columns - 1, 3)  # a ring at the edge would be cut
     plot, axes = new_plot(len(ys), len(xs), size=(6.4, 5.6), frame=True, squeeze=False)
     apart = values[~np.eye(rows * columns, dtype=bool).reshape(values.shape)]
     low, high = apart.min(), apart.max()  # a place with itself is always 1
@@ -203,7 +204,6 @@ def reliability(confidence, right, bins: int, error: float) -> Plot:
     number = np.minimum((confidence * bins).astype(int), bins - 1)
     plot, (ax, below) = new_plot(2, 1, size=(6, 5.4), height_ratios=(3, 1), sharex=True)
     ax.plot((0, 100), (0, 100), "--", color=BLACK, linewidth=1, label="as often right as sure")
-    ax.legend(fontsize=9, loc="upper left", frameon=False)
     words, counts = [], np.bincount(number, minlength=bins)
     for b in np.flatnonzero(counts):
         inside = number == b
@@ -211,8 +211,10 @@ def reliability(confidence, right, bins: int, error: float) -> Plot:
         low, high = binomtest(hits, int(counts[b])).proportion_ci(method="wilson")
         share = 100 * hits / counts[b]
         bar = [[max(0.0, share - 100 * low)], [max(0.0, 100 * high - share)]]
-        ax.errorbar(sure, share, bar, fmt="o", color=BLUE, ecolor=BLUE, capsize=3)
+        bars = ax.errorbar(sure, share, bar, fmt="o", color=BLUE, ecolor=BLUE, capsize=3)
         words.append(f"{sure:.0f} % sure, {share:.0f} % right of {counts[b]}")
+    bars.set_label("a bin, with its 95 % interval")
+    ax.legend(fontsize=9, loc="upper left", frameon=False)
     below.bar(100 * (np.arange(bins) + 0.5) / bins, counts, width=0.9 * 100 / bins, color=SKY)
     ax.set_title(f"expected calibration error {100 * float(error):.0f} points", fontsize=10)
     ax.set(ylabel="answers that are right, in %", xlim=(0, 100), ylim=(0, 103))

@@ -149,7 +149,7 @@ def image_grid(
         titles: A short text above each picture.
         columns: Pictures in a row.
         title: Text above all.
-        alt: The sentence for readers who cannot see the figure.
+        alt: The sentence for readers who cannot see the figure; by default it lists the titles.
         width: Of each picture, in inches.
     """
     pictures = list(pictures)
@@ -162,6 +162,8 @@ def image_grid(
     if title:
         plot.suptitle(title, fontsize=11)
     words = f"{len(pictures)} pictures in {len(axes)} row{'s' * (len(axes) > 1)}. {title}"
+    if titles:
+        words += " " + "; ".join(titles).replace("\n", " ")
     return finish(plot, alt or words.strip())
 
 

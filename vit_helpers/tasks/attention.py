@@ -151,7 +151,8 @@ class HidePatches(Task):
             case = (
                 f"With {len(pixels)} pictures, {maps[0].numel()} patches each, and count = {count}"
             )
-            result = call(hide, pixels, maps, count, case=case)
+            given = pixels.clone()
+            result = call(lambda m, n, given=given: hide(given, m, n), maps, count, case=case)
             got = shaped(result, pixels.shape, case, "the shape of the pixels")
             mistakes = {
                 " nothing was hidden.": pixels,
@@ -166,6 +167,8 @@ class HidePatches(Task):
                 "what they should be. Are the right patches hidden, and whole?"
             )
             compare(got, pixels * (1 - best), case, mistakes, otherwise)
+            if not torch.equal(given, pixels):
+                raise Wrong(f"{case} the result is right, but `pixels` was changed. Take a copy.")
         return "What was hidden is grey now. How far does the probability of the class fall?"
 
 
