@@ -207,13 +207,13 @@ def attention_by_layer(distance, bits, sinks, *, even_distance: float, even_bits
     )
     for ax, value, label, even in parts:
         layers = np.arange(len(value))
-        x = layers[:, None] + np.linspace(-0.25, 0.25, value.shape[1])  # side by side, by head
+        x = layers[:, None] + np.linspace(-0.3, 0.3, value.shape[1])  # side by side, by head
         ax.plot(x[~sinks], value[~sinks], "o", color=BLUE, alpha=0.6, ms=5, label="a head")
         if np.isfinite(value[sinks]).any():
-            style = {"color": ORANGE, "mfc": "none", "ms": 6, "label": "gives most to one token"}
+            style = {"color": ORANGE, "mfc": "none", "ms": 5, "label": "gives most to one token"}
             ax.plot(x[sinks], value[sinks], "o", **style)
             for layer in np.flatnonzero(sinks.any(axis=1)):
-                at = (layer + 0.4, value[layer][sinks[layer]].mean())
+                at = (layer + 0.45, value[layer][sinks[layer]].mean())
                 ax.text(*at, f"{sinks[layer].sum()}", fontsize=9, va="center")
         rest = np.where(sinks, np.nan, value)
         some = np.isfinite(rest).any(axis=1)
@@ -223,7 +223,7 @@ def attention_by_layer(distance, bits, sinks, *, even_distance: float, even_bits
         means = [np.nanmean(line) for line in rest[some]]
         ax.plot(layers[some], means, "-", color=RED, label="mean of the full dots")
         ax.axhline(even, color=BLACK, linestyle="--", linewidth=1, label="spread evenly")
-        ax.set(xlabel="layer", ylabel=label, xticks=layers)
+        ax.set(xlabel="layer", ylabel=label, xticks=layers, xlim=(-0.6, len(layers) - 0.4))
         ax.set_ylim(-0.02 * even, 1.12 * max(even, np.nanmax(value)))
     handles, names = axes[1].get_legend_handles_labels()
     plot.legend(handles, names, loc="outside upper center", ncols=4, fontsize=9, frameon=False)

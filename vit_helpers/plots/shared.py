@@ -161,10 +161,9 @@ def image_grid(
         show(ax, picture, titles[i] if titles else "")
     if title:
         plot.suptitle(title, fontsize=11)
-    words = f"{len(pictures)} pictures in {len(axes)} row{'s' * (len(axes) > 1)}. {title}"
-    if titles:
-        words += " " + "; ".join(titles).replace("\n", " ")
-    return finish(plot, alt or words.strip())
+    words = [f"{len(pictures)} pictures in {len(axes)} row{'s' * (len(axes) > 1)}.", title]
+    words.append("; ".join(titles or []).replace("\n", " "))
+    return finish(plot, alt or " ".join(filter(None, words)))
 
 
 def thumbnail(picture, longest: int):
