@@ -13,9 +13,9 @@ from transformers import (
     ViTImageProcessorFast,
 )
 
+from benchmarks import __main__ as command
 from benchmarks import inference as bench
 from benchmarks.machine import save_results
-from vit_helpers import __main__ as command
 from vit_helpers import efficiency
 from vit_helpers.errors import CourseError
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 def test_tables_json_and_pictures_for_each_batch_size(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(efficiency, "matrix_rates", lambda device: {"fp32": 1e11})
-    arguments = ["bench", "inference", "--model", str(folder), "--variants", "PyTorch SDPA"]
+    arguments = ["inference", "--model", str(folder), "--variants", "PyTorch SDPA"]
     arguments += ["--batch", "1", "4", "--pictures", "16", "--rounds", "2", "--to", str(tmp_path)]
     assert command.main(arguments) == 0
     printed = capsys.readouterr().out
@@ -61,7 +61,7 @@ def test_a_model_that_is_no_vit_is_refused_in_a_sentence(tmp_path, capsys):
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1])
     ResNetForImageClassification(config).save_pretrained(tmp_path)
     ViTImageProcessorFast(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    assert command.main(["bench", "inference", "--model", str(tmp_path)]) == 2
+    assert command.main(["inference", "--model", str(tmp_path)]) == 2
     assert "not a ViT" in capsys.readouterr().err
 
 
@@ -71,13 +71,13 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
 
 
 def test_an_unknown_variant_is_named_before_anything_is_loaded(capsys):
-    assert command.main(["bench", "inference", "--variants", "fp64"]) == 2
+    assert command.main(["inference", "--variants", "fp64"]) == 2
     assert "'fp64'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("batch", ["0", "17"])
 def test_a_batch_that_does_not_fit_is_named_before_anything_is_loaded(capsys, batch):
-    assert command.main(["bench", "inference", "--pictures", "16", "--batch", batch]) == 2
+    assert command.main(["inference", "--pictures", "16", "--batch", batch]) == 2
     assert f"batch {batch}" in capsys.readouterr().err
 
 

@@ -5,9 +5,10 @@ import json
 import pytest
 from transformers import ViTConfig, ViTForImageClassification
 
+from benchmarks import __main__
 from benchmarks import training as bench_training
 from benchmarks.training import Lap
-from vit_helpers import __main__, models
+from vit_helpers import models
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def small(monkeypatch):
 def test_every_loop_but_the_compiled_one_ends_in_a_table(rt, small, tmp_path, capsys):
     loops = list(bench_training.LOOPS)
     options = ["--pictures", "10", "--batch", "5", "--rounds", "1", "--to", str(tmp_path)]
-    assert __main__.main(["bench", "train", *options, "--loops", *loops]) == 0
+    assert __main__.main(["train", *options, "--loops", *loops]) == 0
     said = capsys.readouterr().out
     report = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
     assert list(report["rows"]) == loops
@@ -44,7 +45,7 @@ def test_every_loop_but_the_compiled_one_ends_in_a_table(rt, small, tmp_path, ca
 
 
 def test_an_unknown_loop_is_named(rt, capsys):
-    assert __main__.main(["bench", "train", "--loops", "fastest"]) == 2
+    assert __main__.main(["train", "--loops", "fastest"]) == 2
     assert "The loop is 'fastest'" in capsys.readouterr().err
 
 

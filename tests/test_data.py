@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from dataclasses import replace
 
 import factories
 import numpy as np
@@ -173,13 +174,13 @@ def test_unnormalise_undoes_the_normalisation(rt):
 # --- loaders -----------------------------------------------------------------------------------
 
 
-def test_loader_shuffles_by_the_seed_of_the_run(rt):
+def test_loader_shuffles_by_the_seed_of_the_run(rt, monkeypatch):
     pictures = data.PictureSet(picture_set([0, 1, 2] * 8), lambda p: p.float())
 
     def order(seed):
         torch.rand(3)  # the global generator does not matter
-        with runtime.override(seed=seed):
-            batches = data.loader(pictures, 5, shuffle=True)
+        monkeypatch.setattr(runtime, "_current", replace(rt, seed=seed))
+        batches = data.loader(pictures, 5, shuffle=True)
         return [float(p[0, 0, 0]) for pixels, _ in batches for p in pixels]
 
     assert order(0) == order(0)
@@ -249,15 +250,12 @@ def test_picture_set_shrinks_large_pictures_once(rt):
     assert pictures.pictures[0].shape == (3, 512, 768)
 
 
-def test_pictures_that_are_resized_once_equal_the_processor(rt):
+def test_a_large_picture_that_a_model_is_judged_on_equals_the_processor(rt):
     processor = factories.processor()
-    photo = Image.fromarray(torch.randint(0, 256, (480, 640, 3), dtype=torch.uint8).numpy())
-    dataset = picture_set([0], pictures=[photo])
-    transform = data.eval_transform(processor)
-    once = data.PictureSet(dataset, transform)
+    photo = Image.fromarray(torch.randint(0, 256, (600, 640, 3), dtype=torch.uint8).numpy())
+    judged = data.PictureSet(picture_set([0], pictures=[photo]), data.eval_transform(processor))
     expected = processor(photo, return_tensors="pt")["pixel_values"][0]
-    assert (once[0][0] - expected).abs().max() <= 1e-6
-    assert once.pictures[0].shape == (3, *images.model_size(processor))
+    assert (judged[0][0] - expected).abs().max() <= 1e-6
 
 
 def test_loader_of_nothing(rt):
@@ -453,10 +451,6 @@ def test_own_pictures_have_no_labels_for_a_model_with_other_names(classifier):
 
 
 def test_own_pictures_from_the_hub_are_photographs_without_the_deer(classifier, monkeypatch):
-    from dataclasses import replace
-
-    from vit_helpers import runtime
-
     twin = factories.load_dataset("cifar10")
     monkeypatch.setattr(runtime, "_current", replace(runtime.current(), source="hub"))
     folder = str(resources.get("cifar10").twin_path)

@@ -1,4 +1,3 @@
-import functools
 import importlib
 import subprocess
 import sys
@@ -129,7 +128,6 @@ def test_show_source_shows_the_code():
     from vit_helpers import show_source
 
     assert "def bar(" in show_source(runtime.bar).data
-    assert "def bar(" in show_source(functools.partial(runtime.bar, desc="x")).data
 
 
 def test_vit_pictures_limits_every_split_whatever_was_asked_for(rt, monkeypatch):

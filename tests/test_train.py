@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTImageProcessor
 
 from vit_helpers import data, images, models, training
-from vit_helpers.cli import main, train
+from vit_helpers.cli import main, parser, train
 from vit_helpers.training import loop, state
 
 ROOT = Path(__file__).parent.parent
@@ -196,7 +197,7 @@ def test_other_pictures_or_names_in_the_same_folder_are_refused(go, tmp_path):
 def test_few_pictures_of_many_classes(rt, tmp_path, classes, each):
     names = [f"c{i}" for i in range(classes)]
     folder = parquet(tmp_path / "few", classes * each, names, splits=["train"])
-    splits = train.load_splits(train.Request(folder=folder))
+    splits = train.load_splits(Namespace(folder=folder))
     assert {name: len(part) for name, part in splits.items()} == {
         "train": classes * (each - 2), "validation": classes, "test": classes
     }  # fmt: skip
@@ -393,10 +394,10 @@ def test_results_go_to_the_working_folder_also_from_an_installed_package(small, 
 
 def test_the_recipes_can_be_fitted(rt):
     for name, recipe in train.RECIPES.items():
-        request = train.Request(dataset=None if name == "folder" else name, folder=Path("x"))
-        request.check()
-        assert recipe["schedule"] in training.SCHEDULES
-        assert request.value("lr") == recipe["lr"]
+        what = ["--folder", "x"] if name == "folder" else [name]
+        request = train.complete(parser().parse_args(["train", *what]))
+        assert request.schedule in training.SCHEDULES
+        assert request.lr == recipe["lr"]
     model = models.load_with_new_head(["a", "b"])
     train.freeze(model, train.RECIPES["folder"]["freeze"])
     frozen = [not next(b.parameters()).requires_grad for b in models.blocks(model)]

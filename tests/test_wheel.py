@@ -12,8 +12,6 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from vit_helpers.cli import ELSEWHERE
-
 ROOT = Path(__file__).parent.parent
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "NOTICE")
 # What executes, exports, checks or tests notebooks: never on a learner's machine.
@@ -87,7 +85,6 @@ def command(wheel, *arguments):
 def test_its_commands_are_those_of_a_learner(wheel):
     text = command(wheel, "--help").stdout
     assert all(name in text for name in ("doctor", "prefetch", "train"))
-    assert not [name for name in ELSEWHERE if f"    {name} " in text]
 
 
 @pytest.mark.parametrize("name", ["solve", "bench"])

@@ -1,8 +1,4 @@
-"""Helpers for the hands-on course on Vision Transformers: the plumbing behind its notebooks.
-
-Every module is imported when it is first used, so `import vit_helpers` is fast even though torch
-and transformers are not.
-"""
+"""Helpers for the hands-on course on Vision Transformers: the plumbing behind its notebooks."""
 
 import importlib
 
@@ -38,12 +34,9 @@ _GONE = {
 def show_source(obj):
     """The source code of a function, class or module of the course, highlighted by Jupyter."""
     import inspect
-    from functools import partial
 
     from IPython.display import Code
 
-    while isinstance(obj, partial):
-        obj = obj.func
     return Code(inspect.getsource(obj), language="python")
 
 

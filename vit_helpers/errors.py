@@ -48,39 +48,27 @@ def in_range(name, value, size):
 
 
 def whole_number(name, value, least=None, most=None):
-    """`value` as an `int` if it is a whole number (NumPy's and torch's too) in range.
-
-    Raises:
-        CourseError: If it is none.
-    """
-    wanted = "a whole number"
-    if least is not None:
-        wanted += f" from {least}" + (f" to {most}" if most is not None else "")
-    try:
-        found = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        found = None
-    if found is None or not _between(found, least, most):
-        raise CourseError(f"{name} is {value!r}, but it must be {wanted}.")
-    return found
+    """`value` as an `int` (from NumPy or torch, too) if it is in range, or a `CourseError`."""
+    return _number(name, value, operator.index, "a whole number", least=least, most=most)
 
 
 def number(name, value, above=None, least=None, most=None):
     """`value` as a `float` if it is finite and in range, or a `CourseError`."""
-    limits = (("above", above), ("from", least), ("to", most))
-    wanted = "a number" + "".join(f" {word} {end}" for word, end in limits if end is not None)
+    return _number(name, value, float, "a number", above, least, most)
+
+
+def _number(name, value, convert, kind, above=None, least=None, most=None):
     try:
-        found = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
+        found = math.nan if isinstance(value, (bool, str, bytes)) else convert(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         found = math.nan
-    too_low = above is not None and found <= above
-    if not math.isfinite(found) or too_low or not _between(found, least, most):
-        raise CourseError(f"{name} is {value!r}, but it must be {wanted}.")
-    return found
-
-
-def _between(value, least, most) -> bool:
-    return (least is None or value >= least) and (most is None or value <= most)
+    low = -math.inf if least is None else least
+    high = math.inf if most is None else most
+    if low <= found <= high and abs(found) != math.inf and (above is None or found > above):
+        return found
+    limits = (("above", above), ("from", least), ("to", most))
+    wanted = kind + "".join(f" {word} {end}" for word, end in limits if end is not None)
+    raise CourseError(f"{name} is {value!r}, but it must be {wanted}.")
 
 
 # Functions of the first edition, with what does the same now.

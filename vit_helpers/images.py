@@ -1,8 +1,4 @@
-"""Single pictures: open one safely, make it upright RGB, make the numbers that a model takes.
-
-`to_rgb` and `to_pixels` are the only ways to do that in this package, so a picture of a data set,
-an uploaded one and one on a drive look the same to a model.
-"""
+"""Single pictures: open one safely, make it upright RGB, make the numbers that a model takes."""
 
 import io
 import re
@@ -10,7 +6,10 @@ import struct
 import warnings
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import ExifTags, Image, ImageCms
+from torchvision.transforms.v2 import functional
 
 from . import runtime
 from .errors import CourseError
@@ -22,19 +21,13 @@ MAX_BYTES = download.MAX_BYTES
 MAX_PIXELS = 89_000_000  # of a picture, and of what a processor enlarges it to
 
 
-# --- open ----------------------------------------------------------------------------------------
-
-
 def load_image(source=None) -> Image.Image:
-    """Load one picture as RGB, upright, from wherever it is.
+    """Load one picture as PIL's RGB, upright, transparent pixels white, from wherever it is.
 
     Args:
         source: `None` for the sample photograph, an address (`http://`, `https://`), a path,
             the bytes of a file, an open file, a PIL picture, an array (H, W, channels) or tensor
             (channels, H, W) of uint8, or `{"bytes": ..., "path": ...}` as `datasets` has it.
-
-    Returns:
-        A PIL picture in RGB. The orientation is applied; transparent pixels become white.
 
     Raises:
         CourseError: If there is no such file, the server does not deliver within 10 seconds or is
@@ -53,7 +46,7 @@ def load_image(source=None) -> Image.Image:
         return decode(bytes(source), "the uploaded file")
     if isinstance(source, (str, Path)):
         return _from_address_or_path(source)
-    return _safely(lambda: to_rgb(_from_numbers(source)), "the picture")
+    return decode(_from_numbers(source), "the picture")
 
 
 def _from_address_or_path(source) -> Image.Image:
@@ -77,8 +70,6 @@ def _from_address_or_path(source) -> Image.Image:
 
 def _from_numbers(source) -> Image.Image:
     """A PIL picture from one, from an array (H, W, channels) or from a tensor (channels, H, W)."""
-    import numpy as np
-
     if isinstance(source, Image.Image):
         return source
     if hasattr(source, "detach"):  # a tensor
@@ -97,35 +88,23 @@ def _from_numbers(source) -> Image.Image:
         ) from None
 
 
-def decode(content: bytes, name: str) -> Image.Image:
-    """The picture in the bytes of a file, upright and in RGB; `name` is its name in a message.
-
-    Raises:
-        CourseError: If it is not a picture, or unpacks to more than 89 million pixels.
-    """
-
-    def make():
-        picture = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)  # its head alone
-        if picture.width * picture.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        return to_rgb(picture)
-
-    return _safely(make, name)
-
-
 # What PIL raises over a file that is broken.
 _BROKEN = (OSError, SyntaxError, TypeError, ValueError, KeyError, IndexError, struct.error)
 
 
-def _safely(make, name: str) -> Image.Image:
-    """The picture that `make` returns; what PIL raises over a bad one becomes a sentence."""
+def decode(source: bytes | Image.Image, name: str) -> Image.Image:
+    """The bytes of a file as an upright RGB picture; `name` is its name in a `CourseError`."""
     name = download.short(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # small faults in a file that can be read
             # PIL refuses what unpacks to 179 million pixels, and only warns from half of that on.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = make()
+            if isinstance(source, bytes):
+                source = Image.open(io.BytesIO(source), formats=PICTURE_FORMATS)  # its head alone
+                if source.width * source.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+            picture = to_rgb(source)
         if min(picture.size) == 0:
             raise ValueError("no pixels")
         return picture
@@ -141,8 +120,6 @@ def _safely(make, name: str) -> Image.Image:
         ) from None
 
 
-# --- to RGB --------------------------------------------------------------------------------------
-
 # What turns a picture upright, by the value of its orientation; 1 is upright already.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -156,12 +133,7 @@ _UPRIGHT = {
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Turn a picture upright and into three channels; transparency becomes white.
-
-    The result carries no metadata, so a second call changes nothing. Of a picture with 16 bits a
-    pixel the upper eight stay. Numbers without an agreed range, as in maps of heights, are
-    stretched: the lowest becomes black, the highest white.
-    """
+    """Turn a picture upright and into three channels; transparency becomes white."""
     picture.load()  # first, because a TIFF file is turned as it is loaded
     turn = _UPRIGHT.get(_orientation(picture))
     if turn is not None:
@@ -201,9 +173,7 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _to_grey(picture: Image.Image) -> Image.Image:
-    """Grey of 8 bits from 16 bits, whole numbers of 32 bits, or floating-point numbers."""
-    import numpy as np
-
+    """Grey of 8 bits: the upper ones of 16; other numbers are stretched from black to white."""
     numbers = np.asarray(picture, dtype=np.float64)
     known = np.isfinite(numbers)
     # Older releases of Pillow open a PNG of 16 bits in mode "I".
@@ -220,9 +190,6 @@ def _to_grey(picture: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
-# --- to the numbers of a model -------------------------------------------------------------------
-
-
 def to_pixels(pictures, processor, resized: bool = False):
     """What a model takes: `pixel_values` (n, 3, H, W), made by the processor's own steps.
 
@@ -230,49 +197,23 @@ def to_pixels(pictures, processor, resized: bool = False):
         pictures: One picture or a list: whatever `load_image` takes, or uint8 tensors (3, H, W).
         processor: An image processor of transformers. If it has mean and deviation of one
             channel, the pictures become grey.
-        resized: Whether the pictures have the model's size already, as from `resized`; then only
-            scale and normalisation are left.
-
-    Raises:
-        CourseError: If there is no picture, or the processor cannot make one shape of them.
+        resized: Whether the pictures have the model's size already.
     """
-    import torch
-
     several = isinstance(pictures, (list, tuple)) or getattr(pictures, "ndim", 0) == 4
     tensors = [to_tensor(picture) for picture in (pictures if several else [pictures])]
     if not tensors:
         raise CourseError("There is no picture in the list: give at least one.")
+    mean = getattr(processor, "image_mean", None)
+    if isinstance(mean, (list, tuple)) and len(mean) == 1:
+        tensors = [functional.rgb_to_grayscale(t) if len(t) == 3 else t for t in tensors]
     skip = {}
     if resized:
         steps = ("do_resize", "do_center_crop", "do_pad")
         skip = {step: False for step in steps if getattr(processor, step, None)}
-    made = _processed(tensors, processor, skip)
-    return made if made.is_floating_point() else made.to(torch.float32)
-
-
-def resized(picture, processor):
-    """A picture after the processor's first steps, as uint8 (C, H, W); `None` if it has others.
-
-    `to_pixels(..., resized=True)` takes the rest of the steps.
-    """
-    import torch
-
-    skip = {step: False for step in ("do_rescale", "do_normalize") if hasattr(processor, step)}
-    ready = _processed([to_tensor(picture)], processor, skip)[0]
-    return ready if ready.dtype == torch.uint8 else None
-
-
-def _processed(tensors: list, processor, skip: dict):
-    """What the processor makes of uint8 tensors (3, H, W), without the steps in `skip`."""
-    import torch
-
-    if channels(processor) == 1:
-        from torchvision.transforms.v2 import functional
-
-        tensors = [functional.rgb_to_grayscale(t) if len(t) == 3 else t for t in tensors]
+    sizes = sorted({(t.shape[2], t.shape[1]) for t in tensors})
     if skip.get("do_resize", True):
-        for tensor in tensors:
-            _check_enlarged(tensor.shape[2], tensor.shape[1], processor)
+        for size in sizes:
+            _check_enlarged(*size, processor)
     try:
         made = processor(
             images=tensors, return_tensors="pt", input_data_format="channels_first", **skip
@@ -280,14 +221,13 @@ def _processed(tensors: list, processor, skip: dict):
         if not isinstance(made, torch.Tensor) or made.dim() != 4:
             raise ValueError("the pictures have different sizes")
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        sizes = sorted({(t.shape[2], t.shape[1]) for t in tensors})
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise CourseError(
             f"{type(processor).__name__} cannot make pixel values of pictures of "
             f"{', '.join(f'{w} x {h}' for w, h in sizes[:3])} pixels ({reason}): give it pictures "
             "of one size, or a processor that resizes and crops to one."
         ) from None
-    return made
+    return made if made.is_floating_point() else made.to(torch.float32)
 
 
 def model_size(processor) -> tuple[int, int]:
@@ -302,26 +242,8 @@ def model_size(processor) -> tuple[int, int]:
     )
 
 
-def interpolation(processor):
-    """How the processor resizes, or what comes nearest to it in torchvision."""
-    from torchvision.transforms import InterpolationMode
-
-    # torchvision has box and Hamming filters for PIL pictures only.
-    names = {0: "NEAREST", 1: "BICUBIC", 3: "BICUBIC"}
-    return InterpolationMode[names.get(getattr(processor, "resample", None), "BILINEAR")]
-
-
-def channels(processor) -> int:
-    """How many channels a processor's pictures have: 3, or 1 where its mean has one value."""
-    mean = getattr(processor, "image_mean", None)
-    return 1 if isinstance(mean, (list, tuple)) and len(mean) == 1 else 3
-
-
 def to_tensor(picture):
     """A picture as a uint8 tensor (3, H, W)."""
-    import torch
-    from torchvision.transforms.v2 import functional
-
     if picture is None:  # `load_image` would take the sample photograph
         raise CourseError("A picture is None, so there is nothing to look at: leave it out.")
     is_tensor = isinstance(picture, torch.Tensor) and picture.dtype == torch.uint8
@@ -345,8 +267,6 @@ def _check_enlarged(width: int, height: int, processor) -> None:
 
 def unnormalise(pixels, processor):
     """Undo scale and normalisation: float values 0..1, ready to be shown. Shape is kept."""
-    import torch
-
     pixels = pixels.detach().cpu().float()
     if getattr(processor, "do_normalize", True):
         mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
@@ -360,9 +280,6 @@ def patches(pixels, size: int):
 
     Returns:
         Shape (B, H/size * W/size, C, size, size), row by row from the top left.
-
-    Raises:
-        CourseError: If patches of that size do not fit.
     """
     b, c, h, w = pixels.shape
     if size < 1 or h % size or w % size:

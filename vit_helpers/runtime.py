@@ -15,15 +15,16 @@ Those of the Hub's libraries are respected: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_O
 `HF_HUB_CACHE`, `HF_HOME`.
 """
 
-import contextlib
 import importlib.util
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,16 +57,13 @@ class Runtime:
         return resources.get(name).about(self.source)
 
     def locate(self, name: str) -> str:
-        """Path of a resource on this machine, whole and checked.
+        """Path of a resource on this machine, whole and checked, or a `CourseError`.
 
         Args:
             name: `classifier` (a folder for `from_pretrained`), `cifar10` and `flowers102`
                 (folders for `datasets.load_dataset`), `photo` (the sample picture), `photos` (a
                 folder of sharp photographs), `heldout` (pictures with labels of the kit's
                 classifier, which has not learnt from them), `my_folder` (a sub-folder a class).
-
-        Raises:
-            CourseError: If it is damaged or cannot be downloaded.
         """
         if name in resources.KIT_FOLDERS:
             return str(offline_kit.verify(name))
@@ -89,11 +87,9 @@ def _read_number(variable: str, least: int, default: int | None) -> int | None:
     text = os.environ.get(variable)
     if text is None:
         return default
-    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and least <= int(text) < 2**32):
-        example = max(least, 200) if default is None else default
+    if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) < 2**32:
         raise CourseError(
-            f"{variable} is {text!r}, but it must be a whole number from {least} to {2**32 - 1}, "
-            f"like {example}."
+            f"{variable} is {text!r}, but it must be a whole number from {least} to {2**32 - 1}."
         )
     return int(text)
 
@@ -140,14 +136,11 @@ def seed_everything(seed: int) -> None:
 
 
 def choose_device():
-    """Return `(device, precision)`: the best device here and the number format it is fast in.
-
-    bf16 is taken only where the hardware has it: a T4 emulates it, slowly, so it gets fp16, and
-    so do older CPUs, which stay with fp32.
-    """
+    """Return `(device, precision)`: the best device here and the number format it is fast in."""
     import torch
 
     if torch.cuda.is_available():
+        # A T4 emulates bf16, slowly.
         native_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.device("cuda"), torch.bfloat16 if native_bf16 else torch.float16
     if torch.backends.mps.is_available():
@@ -156,17 +149,16 @@ def choose_device():
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 numbers in hardware.
+    """Whether this CPU multiplies bf16 numbers in hardware."""
+    # `torch.ops.mkldnn._is_mkldnn_bf16_supported()` says yes to AVX-512 without bf16, too.
+    return any(cpu_abilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
-    `torch.ops.mkldnn._is_mkldnn_bf16_supported()` says yes to AVX-512 without bf16 too, so the
-    instruction sets are read. Releases of torch that cannot tell count as no.
-    """
+
+def cpu_abilities() -> dict:
+    """What this CPU has in hardware, as torch names it; empty where torch is too old to tell."""
     import torch
 
-    if not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    abilities = torch.cpu.get_capabilities()
-    return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 def missing_compiler(device) -> str:
@@ -202,59 +194,38 @@ def start(*needs: str) -> Runtime:
     seed_everything(seed)
     device, precision = choose_device()
     _current = Runtime(device, precision, source, profile, seed)
-    print(banner(_current))
-    if notice:
-        print(notice)
+    print(banner(_current) + notice)
     return _current
 
 
 def choose_source(wanted: str, needs: tuple[str, ...]) -> tuple[str, str]:
-    """Decide where the resources of a notebook come from, and bring them to this machine.
+    """Bring the resources of a notebook here, so that nothing waits for a network later.
 
-    After this nothing waits for a network: one notebook has one source, and every loader reads
-    from the disk.
-
-    Args:
-        wanted: `hub` and `offline` insist. `auto` takes what is cached, else the Hub if it
-            answers within three seconds and delivers, else the offline kit.
-        needs: Names of the resources that the notebook uses.
+    `hub` and `offline` insist. `auto` takes what is cached, else the Hub if it answers within
+    three seconds and delivers, else the offline kit.
 
     Returns:
         `(source, notice)`: `hub` or `offline`, and what to tell the reader, or an empty text.
     """
     if wanted == "offline":
         return "offline", ""
-    if wanted == "hub":
-        resources.bring(needs, settings(), tries=2)
-        return "hub", ""
     try:
-        resources.bring(needs, settings())
-        reason = "" if needs else resources.hub_answers(settings())
-    except resources.ResourceError as error:
-        reason = error.reason
-    except CourseError as error:  # the disk is full, or nothing can be written
-        reason = str(error).rstrip(".")
+        resources.bring(needs, settings(), tries=2 if wanted == "hub" else 1)
+        reason = "" if needs or wanted == "hub" else resources.hub_answers(settings())
+    except CourseError as error:
+        if wanted == "hub":
+            raise
+        reason = getattr(error, "reason", str(error).rstrip("."))
     if not reason:
         return "hub", ""
     return "offline", (
-        f"NOTE: {reason}. So this notebook uses the offline kit: a small model and drawn "
+        f"\nNOTE: {reason}. So this notebook uses the offline kit: a small model and drawn "
         "pictures. The steps are the same; the figures differ from the published ones. To try "
         "again, run this cell again."
     )
 
 
 setup = start  # its name in the first edition
-
-
-@contextlib.contextmanager
-def override(**changes):
-    """Within the `with` block, `current()` has other values, e.g. `override(source="hub")`."""
-    global _current
-    before, _current = _current, replace(current(), **changes)
-    try:
-        yield _current
-    finally:
-        _current = before
 
 
 def current() -> Runtime:
@@ -266,8 +237,6 @@ def current() -> Runtime:
 
 def banner(rt: Runtime) -> str:
     """Three lines: the machine, where the resources come from, and the libraries' versions."""
-    from importlib.metadata import version
-
     import torch
 
     is_card = rt.device.type == "cuda"
@@ -283,11 +252,8 @@ def banner(rt: Runtime) -> str:
 
 
 def quiet(*, offline: bool) -> None:
-    """Switch off notices that are not for a learner; where `offline`, forbid Hub requests too.
-
-    transformers and datasets read the environment as they are imported; where a notebook has
-    imported them before, they are told.
-    """
+    """Switch off notices that are not for a learner; where `offline`, forbid Hub requests too."""
+    # transformers and datasets read the environment as they are imported, or have to be told.
     global _forbidden_by_us
     if offline and not os.environ.get("HF_HUB_OFFLINE"):
         os.environ["HF_HUB_OFFLINE"], _forbidden_by_us = "1", True

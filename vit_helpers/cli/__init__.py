@@ -1,48 +1,45 @@
-"""The command line: `python -m vit_helpers COMMAND`; `--help` lists the commands.
-
-Those for maintainers and instructors live in `course/` and `benchmarks/`: from a clone they are
-passed on; a wheel has neither, and says so.
-"""
+"""The command line: `python -m vit_helpers COMMAND`; `--help` lists the commands."""
 
 import argparse
 import importlib
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
 from .. import resources, runtime
-from ..errors import CourseError
+from ..errors import CourseError, number, whole_number
 
-# Command -> the package of the repository that has it, and what it does.
-ELSEWHERE = {
-    "run": ("course", "execute the notebooks into build/ and print a table"),
-    "test": ("course", "unit tests, notebooks against their outputs, lint"),
-    "solve": ("course", "write the notebooks with all tasks solved"),
-    "refresh": ("course", "execute the notebooks and store their outputs"),
-    "site": ("course", "write the course as static pages"),
-    "progress": ("course", "table over submitted notebooks, as CSV"),
-    "stamp": ("course", "write the repository's address where it is needed"),
-    "bench": ("benchmarks", "measure what this machine can do"),
-}
+# Commands for maintainers, and the package of the repository that has them.
+ELSEWHERE = dict.fromkeys("run test solve refresh site progress stamp".split(), "course")
+ELSEWHERE["bench"] = "benchmarks"
 
 
 def _path(text: str) -> Path:
-    return Path(os.path.expanduser(text))  # no shell does it in --to=~/results
+    return Path(text).expanduser()  # no shell does it in --to=~/results
+
+
+def _in_range(check, convert, **limits):
+    """An argparse type: `convert(text)` if `errors.number` or `whole_number` takes it."""
+
+    def read(text: str):
+        try:
+            return check("the number", convert(text), **limits)
+        except CourseError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    read.__name__ = "number"  # argparse's word for what `convert` refuses
+    return read
 
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    top = argparse.ArgumentParser(prog="python -m vit_helpers", description=__doc__.split("\n")[0])
+    top = argparse.ArgumentParser(prog="python -m vit_helpers", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="say what will and will not work on this machine")
     bring = commands.add_parser("prefetch", help="download all that the course needs")
     bring.add_argument("--to", type=_path, help="a folder to copy or share (set VIT_CACHE to it)")
     text = "fine-tune and save; runs under accelerate launch"
     _add_train(commands.add_parser("train", help=text))
-    for name, (package, text) in ELSEWHERE.items():
-        if importlib.util.find_spec(package):
-            commands.add_parser(name, help=text, add_help=False)
     return top
 
 
@@ -53,18 +50,22 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--folder", "--data", type=_path, metavar="DIR", help=text)
     train.add_argument("--model", help="an id of the Hub or a folder; the course's if none")
     train.add_argument("--to", type=_path, help="for results; build/train/NAME if none")
-    for name, text in (
-        ("epochs", "passes over the training set"),
-        ("batch", "pictures in a batch of each process"),
-        ("freeze", "how many of the first blocks do not learn"),
-        ("pictures", "at most so many training pictures"),
-        ("test-pictures", "the same for validation and for test"),
+    some = _in_range(whole_number, int, least=1, most=1_000_000)
+    rate = _in_range(number, float, least=0, most=10)
+    for name, kind, text in (
+        ("epochs", some, "passes over the training set"),
+        ("batch", some, "pictures in a batch of each process"),
+        ("pictures", some, "at most so many training pictures"),
+        ("test-pictures", some, "the same for validation and for test"),
+        ("freeze", _in_range(whole_number, int, least=0), "how many of the first blocks stay"),
+        ("lr", rate, "highest learning rate"),
+        ("head-lr", rate, "the same for the new head"),
     ):
-        train.add_argument(f"--{name}", type=int, metavar="N", help=text)
-    train.add_argument("--lr", type=float, help="highest learning rate")
-    train.add_argument("--head-lr", type=float, help="the same for the new head")
-    train.add_argument("--label-smoothing", type=float, default=0.0)
-    train.add_argument("--keep-patches", type=float, default=1.0, help="share of the patches")
+        train.add_argument(f"--{name}", type=kind, metavar="N", help=text)
+    smooth = _in_range(number, float, least=0, most=0.99)
+    share = _in_range(number, float, above=0, most=1)
+    train.add_argument("--label-smoothing", type=smooth, default=0.0)
+    train.add_argument("--keep-patches", type=share, default=1.0, help="share of the patches")
     train.add_argument("--no-augment", dest="augment", action="store_false")
 
 
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in ELSEWHERE:
-        return _pass_on(*arguments)
+        return _pass_on(arguments)
     options = parser().parse_args(arguments)
     try:
         if options.command == "doctor":
@@ -83,8 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
             return prefetch(options.to)
         from . import train  # needs torch, which the other commands do without
 
-        values = {name: value for name, value in vars(options).items() if name != "command"}
-        return train.run(train.Request(**values))
+        return train.run(options)
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -112,14 +112,14 @@ def prefetch(to: Path | None) -> int:
     return 0
 
 
-def _pass_on(command: str, *arguments: str) -> int:
-    package, _ = ELSEWHERE[command]
+def _pass_on(arguments: list[str]) -> int:
+    package = ELSEWHERE[arguments[0]]
     if not importlib.util.find_spec(package):
         print(
-            f"error: {command!r} is in the folder {package}/ of the repository and not in the "
+            f"error: {arguments[0]!r} is in the folder {package}/ of the repository and not in the "
             "installed package: clone the repository and run it there.",
             file=sys.stderr,
         )
         return 2
     there = importlib.import_module(f"{package}.__main__")
-    return there.main(list(arguments) if package == "benchmarks" else [command, *arguments])
+    return there.main(arguments if package == "course" else arguments[1:])

@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 
 from .. import offline_kit, resources, runtime
 from ..errors import CourseError
+from ..resources import packages
 
-MEMORY_GIB = 4.0  # the largest notebook in the quick profile, and room for the rest
+GIB = 2**30
+MEMORY = 4 * GIB  # the largest notebook in the quick profile, and room for the rest
 CONTROL_GROUPS = Path("/sys/fs/cgroup")  # Linux: what a container may use
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 GET_TORCH = "see https://pytorch.org/get-started"
@@ -49,10 +51,18 @@ def examine() -> list[Line]:
     lines = [Line("ok", "Python", here), *libraries()]
     if all(line.state != "fail" for line in lines):
         lines += [device(), *processor()]
-    hub, kit, places, room = hub_line(), kit_line(), cache_lines(), disk()
-    lines += [memory(), widgets(), *writing(), room, *way_out(hub), hub, *places, kit]
-    missing = [line.topic for line in places if line.state != "ok"]
-    return [*lines, verdict(hub, kit, missing, room)]
+    found = {name: resources.find(name, runtime.settings()) for name in resources.RESOURCES}
+    missing = [name for name, place in found.items() if not place]
+    fix = "nothing if all resources below are here or the kit is enough; else the lines above"
+    reason = resources.hub_answers(runtime.settings())
+    hub = check(not reason, "Hub", reason or "answers", fix)
+    kit, room = kit_line(), disk(missing)
+    lines += [memory(), widgets(), *writing(), room, *way_out(hub), hub]
+    for name, place in found.items():
+        size = resources.size_in_words(resources.get(name).size)
+        text = f"in {place}" if place else f"not here ({size})"
+        lines.append(check(bool(place), name, text, "python -m vit_helpers prefetch"))
+    return [*lines, kit, verdict(hub, kit, missing, room)]
 
 
 def page(lines: list[Line]) -> str:
@@ -69,18 +79,14 @@ def page(lines: list[Line]) -> str:
 
 def libraries() -> list[Line]:
     """Is every library there, new enough, and does torch start?"""
-    from packaging.requirements import Requirement
-
     try:
-        wanted = [Requirement(text) for text in metadata.requires("vit-helpers") or []]
+        wanted = packages.required()
     except metadata.PackageNotFoundError:
         fix = "pip install -e . in the folder of the course"
         return [Line("fail", "libraries", "the course is not installed", fix)]
     bad = []
     for requirement in wanted:
         version = _version(requirement.name)
-        if requirement.marker:  # an extra, which no notebook needs
-            continue
         if not version:
             bad.append(f"{requirement} is missing")
         elif not requirement.specifier.contains(version, prereleases=True):
@@ -111,10 +117,20 @@ def device() -> Line:
     import torch
 
     chosen, precision = runtime.choose_device()
-    if chosen.type == "cuda":
-        return _cuda(bf16=precision == torch.bfloat16)
     if chosen.type == "mps":
         return Line("ok", "GPU", "Apple MPS, fp32")
+    if chosen.type == "cuda":
+        name = torch.cuda.get_device_name()
+        try:  # a card that this build has no programs for says so only when it computes
+            float(torch.ones(2, device="cuda").sum())
+        except RuntimeError as error:
+            fix = f"install a build of torch for this card, {GET_TORCH}"
+            text = f"{name} does not compute: {str(error).splitlines()[0]}"
+            return Line("fail", "GPU", text, fix)
+        free, total = torch.cuda.mem_get_info()
+        bf16 = "bf16" if precision == torch.bfloat16 else "no bf16 in hardware, so fp16"
+        text = f"{name}, {_gib(free)} of {_gib(total)} GiB free, {bf16}"
+        return check(free >= 4 * GIB, "GPU", text, "end other programs that use the GPU")
     text = "none, the notebooks use the CPU"
     fix = "nothing for VIT_PROFILE=quick; VIT_PROFILE=full wants a GPU (on Colab: Runtime, T4)"
     if shutil.which("nvidia-smi"):
@@ -128,23 +144,8 @@ def device() -> Line:
     return Line("note", "GPU", text, fix)
 
 
-def _cuda(bf16: bool) -> Line:
-    import torch
-
-    name = torch.cuda.get_device_name()
-    try:  # a card that this build has no programs for says so only when it computes
-        float(torch.ones(2, device="cuda").sum())
-    except RuntimeError as error:
-        fix = f"install a build of torch for this card, {GET_TORCH}"
-        return Line("fail", "GPU", f"{name} does not compute: {str(error).splitlines()[0]}", fix)
-    free, total = torch.cuda.mem_get_info()
-    number_format = "bf16" if bf16 else "no bf16 in hardware, so fp16"
-    text = f"{name}, {_gib(free)} of {_gib(total)} GiB free, {number_format}"
-    return check(free >= 4 * 2**30, "GPU", text, "end other programs that use the GPU")
-
-
 def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f}"
+    return f"{size / GIB:.1f}"
 
 
 # What a CPU may have for 16 bits and for 8, by the names that torch gives them.
@@ -161,7 +162,7 @@ def processor() -> list[Line]:
     """The CPU: its cores, and what it has in hardware for bf16 and int8."""
     import torch
 
-    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    able = runtime.cpu_abilities()
     threads, cores = torch.get_num_threads(), usable_cores()
     text = f"{able.get('cpu_name') or platform.machine()}, {threads} threads on {cores:g} cores"
     fix = ""
@@ -200,12 +201,10 @@ def memory() -> Line:
     limit = _of_the_container("memory.max", "memory/memory.limit_in_bytes")
     if limit.isdigit() and int(limit) < total:
         used = _of_the_container("memory.current", "memory/memory.usage_in_bytes")
-        total = int(limit)
+        total, where, more = int(limit), " (the limit of this container)", "give the container more"
         free = min(free, total - int(used or 0))
-        where, more = " (the limit of this container)", "give the container more"
     text = f"{_gib(free)} of {_gib(total)} GiB free{where}"
-    fix = f"{more}: {MEMORY_GIB:.0f} GiB are wanted"
-    return check(free >= MEMORY_GIB * 2**30, "memory", text, fix)
+    return check(free >= MEMORY, "memory", text, f"{more}: {MEMORY // GIB} GiB are wanted")
 
 
 def _of_the_container(*names: str) -> str:
@@ -236,11 +235,11 @@ def writing() -> list[Line]:
     }
     lines = []
     for what, (folder, fix) in places.items():
+        there = _that_is_there(folder)
         try:
-            with tempfile.TemporaryFile(dir=_that_is_there(folder)):
-                pass
+            tempfile.TemporaryFile(dir=there).close()
         except OSError as error:
-            text = f"{what}: {_that_is_there(folder)} cannot be written ({error.strerror})"
+            text = f"{what}: {there} cannot be written ({error.strerror})"
             lines.append(Line("note", "writing", text, fix))
     return lines or [Line("ok", "writing", f"{', '.join(places)}: all can be written")]
 
@@ -254,7 +253,7 @@ def way_out(hub: Line) -> list[Line]:
     lines, good = [], hub.state == "ok"
     if proxy := urllib.request.getproxies().get("https", ""):
         at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        text = f"{at.hostname}:{at.port}" if at.port else f"{at.hostname}"  # never its password
+        text = at.netloc.rpartition("@")[2]  # never its password
         lines.append(check(good, "proxy", text, "ask for the right HTTPS_PROXY, or unset it"))
     elif not good:
         fix = "nothing, or set HTTPS_PROXY=http://HOST:PORT where this network wants a proxy"
@@ -273,28 +272,10 @@ def way_out(hub: Line) -> list[Line]:
     return lines
 
 
-def hub_line() -> Line:
-    """Does the Hub answer within three seconds?"""
-    reason = resources.hub_answers(runtime.settings())
-    fix = "nothing if all resources below are here or the kit is enough; else the lines above"
-    return check(not reason, "Hub", reason or "answers", fix)
-
-
-def cache_lines() -> list[Line]:
-    """Which of the resources are on this machine, whole."""
-    lines = []
-    for name, row in resources.RESOURCES.items():
-        found = resources.find(name, runtime.settings())
-        text = f"in {found}" if found else f"not here ({resources.size_in_words(row.size)})"
-        lines.append(check(bool(found), name, text, "python -m vit_helpers prefetch"))
-    return lines
-
-
-def disk() -> Line:
+def disk(missing: list[str]) -> Line:
     """Is there room for what is missing?"""
-    here = runtime.settings()
-    need = sum(r.size for n, r in resources.RESOURCES.items() if not resources.find(n, here))
-    there = _that_is_there(here.folders[0])
+    need = sum(resources.get(name).size for name in missing)
+    there = _that_is_there(runtime.settings().folders[0])
     free = shutil.disk_usage(there).free
     fix = f"{need / 1e9:,.1f} GB are still to come: make room, or set VIT_CACHE to another disk"
     enough = free >= need + resources.SPARE_BYTES
@@ -316,15 +297,14 @@ def verdict(hub: Line, kit: Line, missing: list[str], room: Line) -> Line:
     """Could a notebook run now, and from which source?"""
     wanted = runtime.read_choice("VIT_SOURCE", resources.SOURCES, "auto")
     profile = runtime.read_choice("VIT_PROFILE", runtime.PROFILES, "quick")
-    how = f"VIT_SOURCE={wanted}, VIT_PROFILE={profile}"
-    fix = "see the lines above"
+    state, text, fix = "ok", "run from the offline kit", ""
     if wanted != "offline" and not missing:
-        return Line("ok", "notebooks", f"run from the Hub's files on this machine ({how})")
-    if wanted != "offline" and hub.state == room.state == "ok":
-        return Line("ok", "notebooks", f"download what is missing, then run ({how})")
-    if wanted == "hub":
-        fix += ", or set VIT_SOURCE=auto"
-        return Line("fail", "notebooks", f"lack {', '.join(missing)} ({how})", fix)
-    if kit.state == "ok":
-        return Line("ok", "notebooks", f"run from the offline kit ({how})")
-    return Line("fail", "notebooks", f"have nothing to run from ({how})", fix)
+        text = "run from the Hub's files on this machine"
+    elif wanted != "offline" and hub.state == room.state == "ok":
+        text = "download what is missing, then run"
+    elif wanted == "hub":
+        state, text = "fail", f"lack {', '.join(missing)}"
+        fix = "see the lines above, or set VIT_SOURCE=auto"
+    elif kit.state != "ok":
+        state, text, fix = "fail", "have nothing to run from", "see the lines above"
+    return Line(state, "notebooks", f"{text} (VIT_SOURCE={wanted}, VIT_PROFILE={profile})", fix)

@@ -1,114 +1,67 @@
 """`python -m vit_helpers train`: the training of notebooks 02 and 04 without a notebook.
 
-It learns from a data set of the course or from a folder of your own, with the functions of the
-notebooks. `accelerate launch -m vit_helpers train ...` runs it on several GPUs or processes: each
-takes batches of its own, and the first one prints and writes.
+`accelerate launch -m vit_helpers train ...` runs it on several GPUs or processes: each takes
+batches of its own, and the first one prints and writes.
 """
 
 import contextlib
 import json
 import os
+from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from .. import data, models, runtime, training
-from ..errors import CourseError, number, whole_number
+from ..errors import CourseError
 
-# What the notebooks use in the profile `full`. A folder has few pictures mostly, as Flowers-102.
+# What the notebooks use in the profile `full`. A folder has few pictures, as Flowers-102.
+_FEW = {"epochs": 15, "lr": 6e-5, "head_lr": 1e-3, "schedule": "cosine", "freeze": 2 / 3}
 RECIPES: Mapping[str, Mapping] = {
     "cifar10": {
-        "epochs": 5, "batch": 32, "lr": 5e-5, "head_lr": 5e-5, "schedule": "linear",
-        "freeze": 0,
+        "epochs": 5, "batch": 32, "lr": 5e-5, "head_lr": 5e-5, "schedule": "linear", "freeze": 0
     },
-    "flowers102": {
-        "epochs": 15, "batch": 32, "lr": 6e-5, "head_lr": 1e-3, "schedule": "cosine",
-        "freeze": 2 / 3,
-    },
-    "folder": {
-        "epochs": 15, "batch": 16, "lr": 6e-5, "head_lr": 1e-3, "schedule": "cosine",
-        "freeze": 2 / 3,
-    },
+    "flowers102": {"batch": 32, **_FEW},
+    "folder": {"batch": 16, **_FEW},
 }  # fmt: skip
 CUT_OFF = 0.15  # of the training pictures, for each split that a data set lacks
 STOPPED = 130  # the exit status of a program that Ctrl-C ended
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to train, on what, and how: the options of the command, explained by its `--help`.
-
-    `None` stands for the value in `RECIPES`.
-    """
-
-    dataset: str | None = None
-    folder: Path | None = None
-    model: str | None = None
-    to: Path | None = None
-    epochs: int | None = None
-    batch: int | None = None
-    lr: float | None = None
-    head_lr: float | None = None
-    freeze: int | None = None
-    pictures: int | None = None
-    test_pictures: int | None = None
-    keep_patches: float = 1.0
-    augment: bool = True
-    label_smoothing: float = 0.0
-
-    def value(self, name: str):
-        """The value that was asked for, else that of the recipe."""
-        given = getattr(self, name)
-        return RECIPES[self.dataset or "folder"][name] if given is None else given
-
-    @property
-    def results(self) -> Path:
-        """Where the results go."""
-        name = self.dataset if self.folder is None else self.folder.resolve().name
-        return Path("build/train") / (name or "folder") if self.to is None else Path(self.to)
-
-    def check(self) -> None:
-        """Raise `CourseError` for a number out of range, before anything is read or computed."""
-        if self.dataset is None and self.folder is None:
-            raise CourseError(
-                "Say what to learn from: cifar10, flowers102, or --folder with pictures."
-            )
-        for name in ("epochs", "batch", "pictures", "test_pictures"):
-            if getattr(self, name) is not None:
-                whole_number(f"--{name.replace('_', '-')}", getattr(self, name), 1, 1_000_000)
-        if self.freeze is not None:
-            whole_number("--freeze", self.freeze, 0)
-        rates = [
-            number(f"--{name.replace('_', '-')}", self.value(name), least=0, most=10)
-            for name in ("lr", "head_lr")
-        ]
-        if not any(rates):
-            raise CourseError("--lr and --head-lr are both 0, so nothing would learn.")
-        number("--keep-patches", self.keep_patches, above=0, most=1)
-        number("--label-smoothing", self.label_smoothing, least=0, most=0.99)
-
-
-def run(request: Request) -> int:
-    """Train, test once, and save model, history and result. Returns the exit status.
+def complete(options: Namespace) -> Namespace:
+    """The options of the command, with the recipe's values for what was not asked for.
 
     Raises:
-        CourseError: As `training.fit` and the loaders do.
+        CourseError: If there is nothing to learn.
     """
-    request.check()
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    if "dataset" not in given and "folder" not in given:
+        raise CourseError("Say what to learn from: cifar10, flowers102, or --folder with pictures.")
+    name = given["folder"].resolve().name if "folder" in given else options.dataset
+    results = {"to": Path("build/train") / (name or "folder")}
+    recipe = RECIPES[options.dataset or "folder"]
+    request = Namespace(**{**vars(options), **recipe, **results, **given})
+    if request.lr == request.head_lr == 0:
+        raise CourseError("--lr and --head-lr are both 0, so nothing would learn.")
+    return request
+
+
+def run(options: Namespace) -> int:
+    """Train, test once, and save model, history and result. Returns the exit status."""
+    request = complete(options)
     first = int(os.environ.get("RANK", "0")) == 0  # set by accelerate's launcher
     with contextlib.nullcontext() if first else contextlib.redirect_stdout(None):
         try:
             return _run(request, first)
         except KeyboardInterrupt:
-            goes_on = (request.results / "checkpoint" / "last.pt").is_file()
+            goes_on = (request.to / "checkpoint" / "last.pt").is_file()
             again = "goes on from its checkpoint" if goes_on else "starts from the beginning"
             print(f"\nStopped: no model was saved. The same command {again}.", flush=True)
             return STOPPED
 
 
-def _run(request: Request, first: bool) -> int:
+def _run(request: Namespace, first: bool) -> int:
     needs = [] if request.model else ["classifier"]
     if request.dataset and request.folder is None:
         needs.append(request.dataset)
@@ -117,42 +70,42 @@ def _run(request: Request, first: bool) -> int:
     splits = load_splits(request)
     processor = models.load_processor(path)
     model = models.load_with_new_head(data.class_names(splits["train"]), path=path)
-    freeze(model, request.value("freeze"))
+    freeze(model, request.freeze)
     sets = picture_sets(request, processor, splits)
-    epochs, count = request.value("epochs"), len(sets["train"])
+    epochs, count = request.epochs, len(sets["train"])
     plural = "s" * (epochs != 1)
     print(f"{epochs} epoch{plural} of {count} pictures, {len(sets['train'].class_names)} classes")
     history = fit(request, model, sets)
     if history.interrupted:
         return STOPPED
     if first:  # the others have nothing to write, and the test set is looked at once
-        test = training.evaluate(model, data.loader(sets["test"], request.value("batch")), "test")
-        write(request.results, history, test, model, processor)
+        test = training.evaluate(model, data.loader(sets["test"], request.batch), "test")
+        write(request.to, history, test, model, processor)
     print(end="", flush=True)
     return 0
 
 
-# --- the pictures --------------------------------------------------------------------------------
-
-
-def load_splits(request: Request) -> dict:
-    """The splits `train`, `validation` and `test`; what is missing is cut off the first.
-
-    Raises:
-        CourseError: If a folder has faults that would make the result false or impossible.
-    """
+def load_splits(request: Namespace) -> dict:
+    """The splits `train`, `validation` and `test`; what is missing is cut off the first."""
     if request.folder is None:
         import datasets
 
-        splits = dict(datasets.load_dataset(runtime.current().locate(request.dataset or "")))
+        splits = dict(datasets.load_dataset(runtime.current().locate(request.dataset)))
     else:
-        check(Path(request.folder))
+        if not any(request.folder.rglob("*.parquet")):  # `load_folder` names the faults of these
+            report = data.check_folder(request.folder)
+            print(report)
+            if report.serious:
+                raise CourseError(
+                    f"{str(request.folder)!r} must be mended before a model learns from it: "
+                    f"{' '.join(report.serious)}"
+                )
         splits = dict(data.load_folder(request.folder))
     missing = [name for name in ("test", "validation") if name not in splits]
-    names, labels = data.class_names(splits["train"]), data.labels_of(splits["train"])
-    for label, name in enumerate(names):
-        if missing and labels.count(label) <= len(missing):
-            count, parts = labels.count(label), " and ".join(missing)
+    labels = data.labels_of(splits["train"])
+    for label, name in enumerate(data.class_names(splits["train"])):
+        count, parts = labels.count(label), " and ".join(missing)
+        if missing and count <= len(missing):
             raise CourseError(
                 f"The class {name!r} has {count} training picture{'s' * (count != 1)}, but "
                 f"{1 + len(missing)} are needed at least, as {parts} pictures are cut off: add "
@@ -165,22 +118,7 @@ def load_splits(request: Request) -> dict:
     return splits
 
 
-def check(folder: Path) -> None:
-    """Print what is in a folder of pictures; raise `CourseError` for what has to be mended."""
-    if any(folder.rglob("*.parquet")):
-        return  # `load_folder` names what is wrong with these
-    report = data.check_folder(folder)
-    print(report)
-    serious = report.serious
-    if not {"validation", "test"} <= report.counts.keys():
-        serious = serious + report.repeated  # a cut at random would part them
-    if serious:
-        raise CourseError(
-            f"{str(folder)!r} must be mended before a model learns from it: {' '.join(serious)}"
-        )
-
-
-def picture_sets(request: Request, processor, splits) -> dict[str, data.PictureSet]:
+def picture_sets(request: Namespace, processor, splits) -> dict[str, data.PictureSet]:
     """Training, validation and test pictures by the name of their split."""
     seed, names = runtime.current().seed, data.class_names(splits["train"])
     still = data.eval_transform(processor)
@@ -200,15 +138,25 @@ def freeze(model, first_blocks: float) -> None:
         models.freeze(model, round(first_blocks * depth))
 
 
-# --- training ------------------------------------------------------------------------------------
-
-
-def fit(request: Request, model, sets: Mapping) -> training.History:
+def fit(request: Namespace, model, sets: Mapping) -> training.History:
     """`training.fit`; where the memory of the GPU is too small, again with half the batch."""
-    batch = request.value("batch")
+    batch = request.batch
     while True:
+        groups = training.parameter_groups(model, request.lr, request.head_lr)
+        optimizer = torch.optim.AdamW(groups, fused=True)  # one pass over the weights, not ten
+        network, train_loader, val_loader = shared(model, sets, batch)
         try:
-            return _fit(request, model, sets, batch)
+            with models.patch_dropout(model, request.keep_patches):
+                return training.fit(
+                    network,
+                    train_loader,
+                    val_loader,
+                    optimizer=optimizer,
+                    epochs=request.epochs,
+                    schedule=request.schedule,
+                    label_smoothing=request.label_smoothing,
+                    checkpoint_dir=request.to / "checkpoint",
+                )
         except training.OutOfMemory:
             if "WORLD_SIZE" in os.environ or batch == 1:
                 raise
@@ -216,23 +164,6 @@ def fit(request: Request, model, sets: Mapping) -> training.History:
         batch //= 2
         torch.cuda.empty_cache()
         print(f"NOTE: the memory of the GPU is too small for this batch: now {batch} at a time.")
-
-
-def _fit(request: Request, model, sets: Mapping, batch: int) -> training.History:
-    groups = training.parameter_groups(model, request.value("lr"), request.value("head_lr"))
-    optimizer = torch.optim.AdamW(groups, fused=True)  # one pass over the weights in place of ten
-    network, train_loader, val_loader = shared(model, sets, batch)
-    with models.patch_dropout(model, request.keep_patches):
-        return training.fit(
-            network,
-            train_loader,
-            val_loader,
-            optimizer=optimizer,
-            epochs=request.value("epochs"),
-            schedule=RECIPES[request.dataset or "folder"]["schedule"],
-            label_smoothing=request.label_smoothing,
-            checkpoint_dir=request.results / "checkpoint",
-        )
 
 
 def shared(model, sets: Mapping, batch: int):
@@ -255,14 +186,13 @@ def shared(model, sets: Mapping, batch: int):
 
 def write(folder: Path, history: training.History, test, model, processor) -> None:
     """Print the result and write it with the model into a folder."""
-    low, high = test.interval
+    (low, high), count = test.interval, len(test.labels)
     print(history.table().to_string())
-    print(f"test: {100 * test.accuracy:.1f} % of {len(test.labels)} pictures are right")
+    print(f"test: {100 * test.accuracy:.1f} % of {count} pictures are right")
     print(f"95 % interval: {100 * low:.1f} to {100 * high:.1f} %")
     models.save(model, processor, folder / "model")
     history.to_frame().to_csv(folder / "history.csv")
-    result = {"test accuracy": test.accuracy, "from": low, "to": high}
-    result |= {"pictures": len(test.labels), "best epoch": history.best_epoch}
-    text = json.dumps(result, indent=1) + "\n"
+    result = {"test accuracy": test.accuracy, "from": low, "to": high, "pictures": count}
+    text = json.dumps(result | {"best epoch": history.best_epoch}, indent=1) + "\n"
     (folder / "result.json").write_text(text, encoding="utf-8")
     print(f"written to {folder}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .. import images, runtime
 from ..errors import CourseError
-from .splits import PICTURE_SUFFIXES, SPLIT_WORDS, files_in, pictures_by_class
+from .splits import PICTURE_SUFFIXES, SPLIT_WORDS, files_in, listed, pictures_by_class
 
 FEW = 5  # pictures of a class, in the training split
 
@@ -18,7 +18,6 @@ class FolderCheck:
     counts: dict[str, dict[str, int]]  # pictures that can be read: split -> class -> number
     problems: list[str]  # one sentence each; empty if there is nothing to mend
     serious: list[str]  # those that make training impossible or its result false
-    repeated: list[str]  # those on pictures that are more than once in a class of one split
 
     def __str__(self) -> str:
         lines = []
@@ -35,9 +34,6 @@ def check_folder(path: str | Path) -> FolderCheck:
 
     It finds files that cannot be read, the same pixels in two splits or two classes, classes with
     few pictures, classes that a split lacks, and a folder with a single class.
-
-    Raises:
-        CourseError: If there is no such folder, or nothing in it looks like a class.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -53,7 +49,9 @@ def check_folder(path: str | Path) -> FolderCheck:
     impossible, of_classes = _class_problems(counts)
     serious = unreadable + in_both + impossible
     problems = serious + repeated + of_classes + _ignored(folder, found)
-    return FolderCheck(counts, problems, serious, repeated)
+    if not {"validation", "test"} <= counts.keys():
+        serious += repeated  # a cut at random would part them
+    return FolderCheck(counts, problems, serious)
 
 
 def _read_all(folder: Path, found):
@@ -80,7 +78,7 @@ def _repeated(seen) -> tuple[list[str], list[str]]:
     sentences, repeated = [], []
     for places in seen.values():
         splits, classes = {s for s, _, _ in places}, {c for _, c, _ in places}
-        files = _listed([place for _, _, place in places], 3, " and ")
+        files = listed((place for _, _, place in places), 3, " and ")
         if len(splits) > 1:
             sentences.append(
                 f"The same picture is in {' and '.join(sorted(splits))}: {files}. Keep one, or "
@@ -100,7 +98,7 @@ def _class_problems(counts: dict[str, dict[str, int]]) -> tuple[list[str], list[
     impossible, sentences = [], []
     first = "train" if "train" in counts else next(iter(counts))
     names = [name for name, count in counts[first].items() if count]
-    if "train" not in counts:
+    if first != "train":
         impossible.append("There is no training split: name one folder 'train'.")
     if len(names) == 1:
         impossible.append(f"There is one class only, {names[0]!r}: a classifier needs two or more.")
@@ -111,11 +109,10 @@ def _class_problems(counts: dict[str, dict[str, int]]) -> tuple[list[str], list[
             many = "picture" + "s" * (count != 1)
             sentences.append(f"The class {name!r} has {count} {many} in {first}: add some.")
     for split, by_class in counts.items():
-        if split == first:
-            continue
-        if missing := [name for name in names if not by_class.get(name)]:
+        there = {name for name, count in by_class.items() if count}
+        if missing := [name for name in names if name not in there]:
             sentences.append(f"The split {split} has no pictures of {', '.join(missing)}.")
-        if extra := [name for name, count in by_class.items() if count and name not in names]:
+        if extra := sorted(there.difference(names)):
             impossible.append(f"The split {split} has classes that {first} lacks: {extra}.")
     lower = [name.lower() for name in names]
     if alike := [name for name in names if lower.count(name.lower()) > 1]:
@@ -130,10 +127,4 @@ def _ignored(folder: Path, found) -> list[str]:
     rest = [p.relative_to(folder).as_posix() for p in files_in(folder) if p not in used]
     ends = ", ".join(s.lstrip(".") for s in PICTURE_SUFFIXES)
     advice = f"Pictures lie in the folder of a class and end in {ends}."
-    return [f"Not used: {_listed(rest, 5, ', ')}. {advice}"] if rest else []
-
-
-def _listed(names: list[str], most: int, between: str) -> str:
-    more = [f"{len(names) - most} more"] if len(names) > most else []
-    shown = between.join(names[:most])
-    return " and ".join([shown, *more])
+    return [f"Not used: {listed(rest)}. {advice}"] if rest else []

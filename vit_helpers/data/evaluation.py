@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from .. import images, runtime
 from ..errors import whole_number
@@ -11,16 +10,11 @@ from .splits import class_names, image_column, random_indices
 
 
 def evaluation_images(model, n: int = 200, seed: int = 0):
-    """Pictures that the classifier knows a class for, to compare a faster model on.
+    """At most `n` pictures that the classifier knows a class for, to compare a faster model on.
 
     A picture of anything else lies between classes, where a tiny change turns the answer. Offline
     they are the kit's held-out pictures and its photographs, 200 in all; from the Hub, CIFAR-10's
-    test photographs without the deer, which is in none of ImageNet's 1,000 classes.
-
-    Args:
-        model: The classifier; it knows the names of its classes.
-        n: How many; fewer if there are fewer.
-        seed: Of the choice.
+    test photographs (`seed` chooses) without the deer, which is in none of ImageNet's classes.
 
     Returns:
         `(pictures, labels)`: PIL pictures, and their labels as the classifier numbers them (N,),
@@ -28,25 +22,13 @@ def evaluation_images(model, n: int = 200, seed: int = 0):
     """
     from datasets import load_dataset  # it reads the environment that `runtime.start` sets
 
-    n = whole_number("n", n, least=1)
-    if runtime.current().source == "hub":
-        test = load_dataset(runtime.current().locate("cifar10"))["test"]
+    rt, n = runtime.current(), whole_number("n", n, least=1)
+    if rt.source == "hub":
+        test = load_dataset(rt.locate("cifar10"))["test"]
         deer = class_names(test).index("deer")
         known = [row for row, label in enumerate(test["label"]) if label != deer]
         chosen = [known[i] for i in random_indices(len(known), min(n, len(known)), seed)]
         return [images.to_rgb(test[row][image_column(test)]) for row in chosen], None
-    pictures, said = _kit_pictures()
-    numbers = {name: number for number, name in model.config.id2label.items()}
-    known_all = set(said) <= set(numbers)
-    labels = torch.tensor([numbers[name] for name in said[:n]]) if known_all else None
-    return pictures[:n], labels
-
-
-def _kit_pictures() -> tuple[list[Image.Image], list[str]]:
-    """The kit's held-out pictures and photographs, with the names of what they show."""
-    from datasets import load_dataset
-
-    rt = runtime.current()
     heldout = load_dataset(rt.locate("heldout"))["test"]
     pictures = [images.to_rgb(picture) for picture in heldout["image"]]
     said = [class_names(heldout)[label] for label in heldout["label"]]
@@ -54,4 +36,7 @@ def _kit_pictures() -> tuple[list[Image.Image], list[str]]:
         if "_and_" not in path.stem:  # two things have no one label
             pictures.append(images.load_image(path))
             said.append(path.stem)
-    return pictures, said
+    numbers = {name: number for number, name in model.config.id2label.items()}
+    known_all = set(said) <= set(numbers)
+    labels = torch.tensor([numbers[name] for name in said[:n]]) if known_all else None
+    return pictures[:n], labels

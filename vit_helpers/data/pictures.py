@@ -3,26 +3,22 @@
 import os
 from collections.abc import Callable, Sequence
 
+import psutil
 import torch
+from torchvision.transforms import InterpolationMode, v2
 
 from .. import images, runtime
 from ..errors import CourseError, whole_number
 from .splits import class_names, image_column, labels_of, with_classes
 
-MAX_SIDE = 512  # pixels of the shorter side of a picture that is kept for training
+MAX_SIDE = 512  # pixels of the shorter side of a picture that is kept for augmentation
 
 
 class Transform:
-    """Turns uint8 pictures (3, H, W) into `pixel_values`.
+    """Turns uint8 pictures (3, H, W) into `pixel_values` by the processor's own steps.
 
-    Steps of torchvision draw their random numbers once for whatever they are given: a batch would
-    get one crop for all its pictures. So the random steps are taken picture by picture.
-
-    Args:
-        processor: An image processor of transformers.
-        steps: Random steps, from a picture to one of the model's size. The processor then only
-            scales and normalises. `None` for the processor's own steps: what a model is judged
-            on must be what the processor that is saved with it makes.
+    Or by random `steps`, from a picture to one of the model's size, which the processor then only
+    scales and normalises. They are taken one by one: torchvision draws once for a whole batch.
     """
 
     def __init__(self, processor, steps: Callable | None = None):
@@ -32,11 +28,11 @@ class Transform:
         """One picture (3, H, W)."""
         return self.batch([picture])[0]
 
-    def batch(self, pictures: list[torch.Tensor], resized: bool = False) -> torch.Tensor:
-        """Pictures (3, H, W) of any sizes as (B, 3, H', W'); `resized` as in `images.to_pixels`."""
+    def batch(self, pictures: list[torch.Tensor]) -> torch.Tensor:
+        """Pictures (3, H, W) of any sizes as (B, 3, H', W')."""
         if self.steps:
-            pictures, resized = [self.steps(picture) for picture in pictures], True
-        return images.to_pixels(pictures, self.processor, resized)
+            pictures = [self.steps(picture) for picture in pictures]
+        return images.to_pixels(pictures, self.processor, resized=self.steps is not None)
 
 
 def eval_transform(processor) -> Transform:
@@ -45,14 +41,12 @@ def eval_transform(processor) -> Transform:
 
 
 def train_transform(processor) -> Transform:
-    """Training augmentation: a random crop and a random flip, then the processor's normalisation.
-
-    A crop keeps at least 60 % of the area. The default of torchvision, 8 %, can cut 9 x 9 pixels
-    out of a 32 x 32 picture.
-    """
-    from torchvision.transforms import v2
-
-    size, how = images.model_size(processor), images.interpolation(processor)
+    """Training augmentation: random crop, random flip, then the processor's normalisation."""
+    # The default of torchvision, 8 % of the area, can cut 9 x 9 pixels out of 32 x 32.
+    # It has PIL's box and Hamming filters for PIL pictures only.
+    names = {0: "NEAREST", 1: "BICUBIC", 3: "BICUBIC"}
+    how = InterpolationMode[names.get(getattr(processor, "resample", 2), "BILINEAR")]
+    size = images.model_size(processor)
     crop = v2.RandomResizedCrop(size, scale=(0.6, 1.0), interpolation=how, antialias=True)
     return Transform(processor, v2.Compose([crop, v2.RandomHorizontalFlip()]))
 
@@ -60,27 +54,20 @@ def train_transform(processor) -> Transform:
 class PictureSet(torch.utils.data.Dataset):
     """A split of a data set, decoded once and kept in memory as uint8.
 
-    Where the decoded pictures would take more than half of the free memory, they are decoded
-    whenever they are asked for, and `loader` spreads that over worker processes. Large pictures
-    are made smaller once: for `eval_transform` by the processor's own first steps, which changes
-    no result; for others so that the shorter side has `MAX_SIDE` pixels.
+    Where that would take more than half of the free memory, pictures are decoded whenever they are
+    asked for, and `loader` spreads the work over processes. Each item is `(pixel_values, label)`;
+    a list of indices gives a batch.
 
     Args:
         dataset: A split with a picture column and `label`.
         transform: Of one uint8 tensor (3, H, W) to the numbers that a model takes.
         in_memory: Whether to keep the decoded pictures; `None` for where they fit.
-        names: Class names in the order of the model; labels are matched to it by name. `None`
+        names: Class names in the order of the model, to which labels are matched by name; `None`
             for the order that the split has.
 
     Attributes:
         pictures: The uint8 tensors (3, H, W), in order.
-        labels: (N,).
-        class_names: In the order of the labels.
-
-    Each item is `(pixel_values, label)`; a list of indices gives a batch.
-
-    Raises:
-        CourseError: If a picture or a label cannot be read; it names the row and the file.
+        labels: (N,), which count through `class_names`.
     """
 
     def __init__(self, dataset, transform, in_memory: bool | None = None, names=None):
@@ -89,8 +76,9 @@ class PictureSet(torch.utils.data.Dataset):
         self.transform = transform
         self.class_names = class_names(dataset)
         self.labels = torch.tensor(labels_of(dataset), dtype=torch.long)
-        files = _Files(dataset, transform)
-        self.resized = files.resized
+        # What a model is judged on keeps its size: the processor makes it smaller.
+        judged = isinstance(transform, Transform) and transform.steps is None
+        files = _Files(dataset, None if judged else MAX_SIDE)
         self.in_memory = files.fit_into_memory() if in_memory is None else in_memory
         self.pictures: Sequence = list(runtime.bar(files, "decode")) if self.in_memory else files
 
@@ -98,28 +86,20 @@ class PictureSet(torch.utils.data.Dataset):
         return len(self.labels)
 
     def __getitem__(self, index):
-        if isinstance(index, (list, tuple)):
-            return self.batch(index)
-        pixels, labels = self.batch([index])
-        return pixels[0], labels[0]
-
-    def batch(self, indices) -> tuple[torch.Tensor, torch.Tensor]:
-        """Several items as `(pixel_values (B, 3, H, W), labels (B,))`, made on the device.
-
-        Small uint8 pictures travel to the device, and the work on them is done there; a worker
-        process stays on the CPU.
-        """
+        """`(pixel_values, label)`, or a batch, made on the device (by a worker on the CPU)."""
+        if not isinstance(index, (list, tuple)):
+            pixels, labels = self[[index]]
+            return pixels[0], labels[0]
         in_worker = torch.utils.data.get_worker_info() is not None
         device = "cpu" if in_worker else runtime.current().device
-        pictures = [self.pictures[index].to(device) for index in indices]
-        labels = self.labels[list(indices)]
+        pictures = [self.pictures[i].to(device) for i in index]
         if isinstance(self.transform, Transform):
-            return self.transform.batch(pictures, self.resized), labels
-        return torch.stack([self.transform(picture) for picture in pictures]), labels
+            return self.transform.batch(pictures), self.labels[list(index)]
+        return torch.stack([*map(self.transform, pictures)]), self.labels[list(index)]
 
     def __getitems__(self, indices: list[int]) -> "_Batch":
         """What torch's loader asks for: several items at once."""
-        return _Batch(*self.batch(indices))
+        return _Batch(*self[indices])
 
 
 class _Batch(list):
@@ -137,68 +117,39 @@ def _finished(batch: list):
 class _Files(Sequence):
     """The pictures of a split as uint8 tensors, decoded at the moment they are asked for."""
 
-    def __init__(self, dataset, transform):
+    def __init__(self, dataset, most_side: int | None):
         import datasets
 
-        self.column = image_column(dataset)
+        self.column, self.most_side = image_column(dataset), most_side
         files = dataset.with_format(None).select_columns([self.column])
         self.files = files.cast_column(self.column, datasets.Image(decode=False))
-        self.transform = transform
-        self.processors_own = isinstance(transform, Transform) and transform.steps is None
-        self.resized = self.processors_own and self._can_be_resized_first()
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, row):
-        picture = self.decode(row)
-        if self.resized:
-            return images.resized(picture, self.transform.processor)
-        if self.processors_own or min(picture.shape[1:]) <= MAX_SIDE:
-            return picture
-        from torchvision.transforms.v2 import functional
-
-        how = functional.InterpolationMode.BICUBIC
-        return functional.resize(picture, [MAX_SIDE], interpolation=how, antialias=True)
-
-    def decode(self, row: int) -> torch.Tensor:
-        """One picture (3, H, W); a broken one is named with its row and file."""
         file = self.files[row][self.column]
         if file is None or not (file.get("bytes") or file.get("path")):
             raise CourseError(f"Picture {row} of this split is missing: remove the row.")
         try:
-            return images.to_tensor(file)
+            picture = images.to_tensor(file)
         except CourseError as error:
             raise CourseError(f"Picture {row} of this split: {error}") from None
+        if self.most_side is None or min(picture.shape[1:]) <= self.most_side:
+            return picture
+        how = InterpolationMode.BICUBIC
+        return v2.functional.resize(picture, [self.most_side], interpolation=how, antialias=True)
 
     def fit_into_memory(self) -> bool:
         """Whether all of them, if they are like the first, take at most half of what is free."""
-        import psutil
-
         room = psutil.virtual_memory().available / 2
         return len(self) == 0 or len(self) * self[0].nbytes <= room
 
-    def _can_be_resized_first(self) -> bool:
-        """Whether the processor's first steps, taken once, change no result and save memory."""
-        before = after = 0
-        for row in range(0, len(self), max(1, len(self) // 8))[:8]:
-            picture = self.decode(row)
-            ready = images.resized(picture, self.transform.processor)
-            if ready is None or not torch.equal(
-                self.transform.batch([picture]), self.transform.batch([ready], resized=True)
-            ):
-                return False
-            before, after = before + picture.nbytes, after + ready.nbytes
-        return after < before
-
 
 def loader(pictures, batch_size: int, shuffle: bool = False):
-    """A `DataLoader` of `(pixel_values (B, 3, H, W), labels (B,))` with its own order.
+    """A `DataLoader` of `(pixel_values (B, 3, H, W), labels (B,))` of a `PictureSet`.
 
-    Args:
-        pictures: A `PictureSet`, or any data set of `(pixel_values, label)`; not an empty one.
-        batch_size: Pictures in a batch; the last one may be smaller.
-        shuffle: Whether to draw a new order for each pass. `training.fit` seeds it.
+    `shuffle` draws a new order for each pass; `training.fit` seeds it.
     """
     if len(pictures) == 0:
         raise CourseError("This split has no pictures, so there is nothing to load.")

@@ -1,8 +1,6 @@
 """Data sets: find the splits by their names, match labels by the names of classes, take a part."""
 
 import re
-import string
-from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -18,9 +16,6 @@ SPLIT_WORDS = {
 }
 HIDDEN = (".", "__")  # how the names of hidden files and folders begin
 PICTURE_SUFFIXES = tuple(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff".split())
-
-
-# --- columns and classes -------------------------------------------------------------------------
 
 
 def image_column(dataset) -> str:
@@ -60,22 +55,17 @@ def labels_of(dataset) -> list[int]:
 
 
 def with_classes(dataset, names: list[str]):
-    """The same pictures with labels that count through `names`, matched by the names of classes.
-
-    Raises:
-        CourseError: If a picture has a class that is not among them.
-    """
+    """The same pictures with labels that count through `names`, or a `CourseError`."""
     import datasets
 
     own = class_names(dataset)
     if own == names:
         return dataset
     labels = labels_of(dataset)
-    unknown = [own[label] for label in sorted(set(labels)) if own[label] not in names]
-    if unknown:
+    if unknown := [own[label] for label in sorted(set(labels)) if own[label] not in names]:
         raise CourseError(
-            f"There are pictures of {_listed(unknown)}, but no such class among the {len(names)} "
-            f"that are known: {_listed(names)}."
+            f"There are pictures of {quoted(unknown)}, but no such class among the {len(names)} "
+            f"that are known: {quoted(names)}."
         )
     numbers = {name: number for number, name in enumerate(names)}
     matched = [numbers[own[label]] for label in labels]
@@ -85,28 +75,29 @@ def with_classes(dataset, names: list[str]):
     return dataset.select_columns(order)
 
 
-def _listed(names, most: int = 5) -> str:
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+def listed(words, most: int = 5, between: str = ", ") -> str:
+    """The first words of a list, and how many more there are."""
+    words = list(words)
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return between.join(words[:most]) + more
 
 
-# --- a part of a split ---------------------------------------------------------------------------
+def quoted(names) -> str:
+    """`listed` with quotes around each name."""
+    return listed(map(repr, names))
 
 
 def balanced_subset(dataset, n: int | None, seed: int = 0):
     """A random part of a split with the same number of pictures of every class.
 
-    Where a class has fewer pictures than that, all of them are taken and a NOTE says so.
-    `VIT_PICTURES` may set an upper limit.
+    Where a class has fewer, all of them are taken and a NOTE says so. `VIT_PICTURES` may set an
+    upper limit.
 
     Args:
         dataset: A split with a `label` column.
         n: About how many pictures (rounded down to a multiple of the number of classes); `None`
             for the whole split, as it is.
         seed: Which part.
-
-    Raises:
-        CourseError: If that is less than one picture a class, or a label is missing.
     """
     n = None if n is None else whole_number("n", n, least=1)
     if most := runtime.most_pictures():
@@ -119,24 +110,16 @@ def balanced_subset(dataset, n: int | None, seed: int = 0):
     if per_class == 0:
         raise CourseError(f"{n} pictures are too few for {len(names)} classes.")
     chosen = [rows[:per_class] for rows in _shuffled_by_class(dataset, seed)]
-    few = {name: len(c) for name, c in zip(names, chosen, strict=True) if len(c) < per_class}
+    few = [f"{k!r} {len(c)}" for k, c in zip(names, chosen, strict=True) if len(c) < per_class]
     if few:
-        shown = ", ".join(f"{name!r} {count}" for name, count in list(few.items())[:5])
-        more = f" and {len(few) - 5} more classes fewer" if len(few) > 5 else ""
         rest = f"; the other classes have {per_class} each" if len(few) < len(names) else ""
-        print(f"NOTE: not balanced: {shown}{more}{rest}.")
+        print(f"NOTE: not balanced: {listed(few)}{rest}.")
     rows = sorted(row for rows in chosen for row in rows)
     return dataset if len(rows) == len(dataset) else dataset.select(rows)
 
 
 def split_off(dataset, share: float, seed: int = 0):
-    """Cut a random `share` (0 to 1) off a split: `(rest, part)`.
-
-    Every class gives at least one picture and keeps at least one.
-
-    Raises:
-        CourseError: If a class has one picture only.
-    """
+    """Cut a random `share` (0 to 1) off a split: `(rest, part)`, each with all classes."""
     share = number("share", share, above=0, most=0.999)
     part = []
     for name, rows in zip(class_names(dataset), _shuffled_by_class(dataset, seed), strict=True):
@@ -170,26 +153,13 @@ def _permutation(size: int, seed: int) -> torch.Tensor:
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
 
 
-# --- a folder of your own ------------------------------------------------------------------------
-
-
 def load_folder(folder: str | Path):
-    """Load a data set of your own: parquet files, or a folder of pictures for each class.
-
-    Splits are found by the names of files or folders (`SPLIT_WORDS`); class folders without a
-    split around them are the training split. Labels are matched by the names of their classes.
+    """Load a data set of your own as a `datasets.DatasetDict`, with the same classes in all splits.
 
     Args:
         folder: Holds files such as `cats-train.parquet` with a picture column and `label`, or
-            folders such as `train/cat/` or `cat/` with pictures.
-
-    Returns:
-        A `datasets.DatasetDict` with the splits that were found, in the order train, validation,
-        test. All have the same class names in the same order.
-
-    Raises:
-        CourseError: If there are no training pictures, a file is broken, has other columns or no
-            known split in its name, or a split has a class that the training pictures lack.
+            folders such as `train/cat/` or `cat/` with pictures. Splits are found by the names of
+            files or folders (`SPLIT_WORDS`); classes without a split around them are for training.
     """
     import datasets
 
@@ -197,20 +167,22 @@ def load_folder(folder: str | Path):
     if not folder.is_dir():
         raise CourseError(f"There is no folder {str(folder)!r}: check the path.")
     files = [path for path in files_in(folder) if path.suffix == ".parquet"]
-    found = _parquet_splits(folder, files) if files else _picture_splits(folder)
-    if "train" not in found:
-        there = f": it has {', '.join(found)} only" if found else ""
+    parts = _parquet_splits(folder, files) if files else _picture_splits(folder)
+    if "train" not in parts:
+        there = f": it has {', '.join(parts)} only" if parts else ""
         raise CourseError(
             f"There are no training pictures in {str(folder)!r}{there}. It needs a parquet file "
             "with 'train' in its name, or a folder with pictures for each class."
         )
-    names = class_names(found["train"])
-    for split, dataset in found.items():
+    names = list(dict.fromkeys(name for part in parts["train"] for name in class_names(part)))
+    found = {}
+    for split in (split for split in SPLIT_WORDS if split in parts):
         try:
-            found[split] = with_classes(dataset, names)
+            alike = [with_classes(part, names) for part in parts[split]]
         except CourseError as error:
             raise CourseError(f"The split {split!r} of {str(folder)!r}: {error}") from None
-    return datasets.DatasetDict({s: found[s] for s in SPLIT_WORDS if s in found})
+        found[split] = datasets.concatenate_datasets(alike)
+    return datasets.DatasetDict(found)
 
 
 def _split_named(text: str) -> set[str]:
@@ -220,46 +192,22 @@ def _split_named(text: str) -> set[str]:
 
 
 def _parquet_splits(folder: Path, files: list[Path]) -> dict:
-    """The splits of parquet files, in the order of their file names."""
-    names = {file: file.relative_to(folder).with_suffix("").as_posix() for file in files}
-    # Files such as `train_test_split-train` and `train_test_split-test` share their beginning.
-    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names.values(), strict=False))
-    shared = "".join(letters[0] for letters in same) if len(files) > 1 else ""
-    shared = shared.rstrip(string.ascii_letters)
-    parts: dict[str, list[Path]] = {}
-    for file, name in names.items():
-        splits = _split_named(name)
-        if len(splits) > 1:
-            splits = _split_named(name.removeprefix(shared))
+    """Parquet files by their splits, in the order of their names."""
+    parts: dict[str, list] = {}
+    for file in files:
+        splits = _split_named(file.relative_to(folder).with_suffix("").as_posix())
         if len(splits) != 1:
             what = "several splits" if len(splits) > 1 else "no split"
             raise CourseError(
                 f"The name of {file.name!r} stands for {what}: put one of the words train, "
                 "validation and test into it, or move the file away."
             )
-        parts.setdefault(splits.pop(), []).append(file)
-    return {split: _joined(files) for split, files in parts.items()}
-
-
-def _joined(files: list[Path]):
-    """Several parquet files as one split: same columns, labels matched by name."""
-    import datasets
-
-    tables = [_read_parquet(file) for file in files]
-    column, names = image_column(tables[0]), []
-    for file, table in zip(files, tables, strict=True):
-        if image_column(table) != column:
-            raise CourseError(
-                f"{file.name!r} has its pictures in {image_column(table)!r}, but "
-                f"{files[0].name!r} in {column!r}: give them the same columns."
-            )
-        names += [name for name in class_names(table) if name not in names]
-    alike = [with_classes(t.select_columns([column, "label"]), names) for t in tables]
-    return datasets.concatenate_datasets(alike) if len(alike) > 1 else alike[0]
+        parts.setdefault(splits.pop(), []).append(_read_parquet(file))
+    return parts
 
 
 def _read_parquet(file: Path):
-    """A parquet file, straight into memory, checked for pictures and labels."""
+    """Pictures and labels of a parquet file, straight into memory."""
     import datasets
     import pyarrow
     import pyarrow.parquet
@@ -269,14 +217,14 @@ def _read_parquet(file: Path):
         dataset = datasets.Dataset(datasets.table.InMemoryTable(table))
         if dataset.features.get("label") == datasets.Value("string"):
             dataset = dataset.class_encode_column("label")
-        image_column(dataset)
         class_names(dataset)
+        dataset = dataset.rename_columns({image_column(dataset): "image"})
+        return dataset.select_columns(["image", "label"])
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CourseError(f"{str(file)!r} cannot be read as parquet: {reason}") from None
     except CourseError as error:
         raise CourseError(f"{str(file)!r}: {error}") from None
-    return dataset
 
 
 def _picture_splits(folder: Path) -> dict:
@@ -290,8 +238,9 @@ def _picture_splits(folder: Path) -> dict:
         features = datasets.Features({"image": datasets.Image(), "label": label})
         rows = [(str(file), i) for i, name in enumerate(names) for file in by_class[name]]
         if rows:
-            columns = {"image": [path for path, _ in rows], "label": [i for _, i in rows]}
-            found[split] = datasets.Dataset.from_dict(columns, features=features)
+            paths, labels = zip(*rows, strict=True)
+            columns = {"image": list(paths), "label": list(labels)}
+            found[split] = [datasets.Dataset.from_dict(columns, features=features)]
     return found
 
 
@@ -300,21 +249,18 @@ def pictures_by_class(folder: Path) -> dict[str, dict[str, list[Path]]]:
 
     If every sub-folder is named like a split, the classes are one level further down; else the
     sub-folders are the classes of the training split. One folder around all is opened.
-
-    Raises:
-        CourseError: If folders of splits and others lie side by side, or splits inside classes.
     """
     folder = _unwrapped(folder)
-    full = [child for child in _folders(folder) if _pictures(child)]
+    full = _full(folder)
     named = [child for child in full if len(_split_named(child.name)) == 1]
     if len(named) < len(full):
         if len(named) > 1 or any(not _loose(child) for child in named):
-            others = _listed([child.name for child in full if child not in named])
+            others = quoted([child.name for child in full if child not in named])
             raise CourseError(
-                f"In {str(folder)!r} the folders {_listed([child.name for child in named])} are "
+                f"In {str(folder)!r} the folders {quoted([child.name for child in named])} are "
                 f"named like splits, but {others} beside them: rename or move what is no split."
             )
-        inner = [c for child in full for c in _folders(child) if _pictures(c)]
+        inner = [inside for child in full for inside in _full(child)]
         if not any(map(_loose, full)) and all(_split_named(child.name) for child in inner):
             raise CourseError(
                 f"In {str(folder)!r} the splits lie inside the classes, as in {full[0].name!r}: "
@@ -331,9 +277,17 @@ def pictures_by_class(folder: Path) -> dict[str, dict[str, list[Path]]]:
 
 def _unwrapped(folder: Path) -> Path:
     """The folder, or the only one in it, where that merely lies around all others."""
-    full = [child for child in _folders(folder) if _pictures(child)]
+    full = _full(folder)
     wraps = len(full) == 1 and not _split_named(full[0].name) and not _loose(full[0])
     return _unwrapped(full[0]) if wraps else folder
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(HIDDEN))
+
+
+def _full(folder: Path) -> list[Path]:
+    return [child for child in _folders(folder) if _pictures(child)]
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -345,15 +299,7 @@ def _loose(folder: Path) -> bool:
     return any(path.parent == folder for path in _pictures(folder))
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(HIDDEN))
-
-
 def files_in(folder: Path) -> list[Path]:
     """The files in a folder and below, without hidden ones."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not any(part.startswith(HIDDEN) for part in path.relative_to(folder).parts)
-    ]
+    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [folder / p for p in paths if not any(part.startswith(HIDDEN) for part in p.parts)]

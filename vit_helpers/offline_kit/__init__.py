@@ -1,7 +1,4 @@
-"""The offline kit: weights, data and photographs, with a card each.
-
-The scripts that made them are in `kit_builder/` of the repository.
-"""
+"""The offline kit: weights, data and photographs with a card each, made by `kit_builder/`."""
 
 import hashlib
 from pathlib import Path
@@ -10,9 +7,7 @@ from ..errors import CourseError
 
 KIT = Path(__file__).resolve().parent
 SUMS = "SHA256SUMS"
-RESTORE = (
-    "reinstall the package, or restore the file with `git checkout -- vit_helpers/offline_kit`"
-)
+RESTORE = "reinstall the package, or in a clone run `git checkout -- vit_helpers/offline_kit`"
 
 
 def sha256(path: Path) -> str:
@@ -29,15 +24,7 @@ def checksums(folder: Path = KIT) -> dict[str, str]:
 
 
 def verify(name: str, folder: Path = KIT) -> Path:
-    """The path of a file or folder of the kit, after comparing it with its checksums.
-
-    Args:
-        name: Path inside the kit with forward slashes, such as `photos/cat.jpg` or `quarter`.
-        folder: The kit.
-
-    Raises:
-        CourseError: If a file is missing, damaged or truncated, or the kit has no such thing.
-    """
+    """The path of `quarter` or `photos/cat.jpg`, undamaged, or a `CourseError`."""
     sums = checksums(folder)
     files = [file for file in sums if file == name or file.startswith(f"{name}/")]
     for file in files or [name]:

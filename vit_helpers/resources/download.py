@@ -1,12 +1,10 @@
 """One bounded download: in time, in size, in forwards, and for typed addresses to public hosts.
 
-The libraries of the Hub try again for up to two minutes before they say that there is no network,
-and each release with another exception. `facts` and `to_file` answer in seconds, and continue
-where a download broke off.
+The libraries of the Hub try again for up to two minutes before they say that there is no network;
+`facts` and `to_file` answer in seconds, and continue where a download broke off.
 
-An address that somebody typed can be a trap: it can name a machine inside your own network, or
-forward to one, or send for ever. So `read` looks a name up once, wants every number that it stands
-for to be public, and connects to exactly that number.
+A typed address can name a machine inside your own network, forward to one, or send for ever. So
+`read` looks a name up once, wants all its numbers to be public, and connects to one of them.
 """
 
 import contextlib
@@ -27,7 +25,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..errors import CourseError
-from .files import is_whole
+from .files import hub_digest, is_whole
 
 READ_SECONDS = 10.0  # a typed address: from the call to the last byte
 MAX_BYTES = 20_000_000
@@ -52,8 +50,7 @@ class _Again(DownloadError):
 def within(seconds: float, work: Callable):
     """The result of `work()`, or `TooLate`; the thread that does it is then left to itself.
 
-    The time-out of a socket is not enough: a name server that is gone holds a request for longer,
-    and a server that sends a byte now and then holds it for ever.
+    The time-out of a socket bounds neither the look-up of a name nor a byte now and then.
     """
     future: Future = Future()
 
@@ -74,11 +71,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address stand
 
 
 def is_public(address: str) -> bool:
-    """Whether a number such as `93.184.215.14` or `2606:2800::1` belongs to the public Internet.
-
-    Loopback, private, link-local, shared, reserved and multicast addresses do not, also where an
-    IPv4 address is wrapped into an IPv6 one.
-    """
+    """Whether a number such as `93.184.215.14` or `2606:2800::1` belongs to the public Internet."""
     number = ipaddress.ip_address(address.split("%")[0])  # fe80::1%eth0 names an interface, too
     if number.version == 6:
         if number in _NAT64:
@@ -88,10 +81,6 @@ def is_public(address: str) -> bool:
         elif number not in _GLOBAL_IPV6 or number.sixtofour or number.teredo:
             return False
     return number.is_global and not number.is_multicast
-
-
-class _NotPublic(Exception):
-    """A name stands for a number that is not public."""
 
 
 class _Adapter(HTTPAdapter):
@@ -117,7 +106,7 @@ class _Adapter(HTTPAdapter):
         numbers = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         for number in numbers:
             if self.public and not is_public(number):
-                raise _NotPublic(number)
+                raise DownloadError(f"{host} leads to {number}, which is no public address")
         for number in numbers:
             try:
                 made = socket.create_connection((number, port), timeout=timeout)
@@ -134,21 +123,16 @@ class _Adapter(HTTPAdapter):
                 made.shutdown(socket.SHUT_RDWR)
 
 
-def _session(adapter: _Adapter) -> requests.Session:
+def _follow(adapter: _Adapter, url: str, seconds: float, headers=None, method: str = "GET"):
+    """Ask, and ask again where the answer is another address: `(response, headers of all)`."""
     session = requests.Session()
-    # Behind a proxy the number of a host cannot be checked.
-    session.trust_env = not adapter.public
+    session.trust_env = not adapter.public  # behind a proxy no number can be checked
     session.mount("http://", adapter)
     session.mount("https://", adapter)
-    return session
-
-
-def _follow(session, url: str, seconds: float, headers=None, method: str = "GET"):
-    """Ask, and ask again where the answer is another address: `(response, headers of all)`."""
     headers = {"User-Agent": "vit-helpers", "Accept-Encoding": "identity", **(headers or {})}
     collected: dict[str, str] = {}
     for _ in range(MAX_FORWARDS + 1):
-        if not _is_http(url):
+        if not url.lower().startswith(("http://", "https://")):
             raise DownloadError(f"{short(url)} is no http:// or https:// address")
         response = session.request(
             method, url, headers=headers, stream=True, timeout=seconds, allow_redirects=False
@@ -177,38 +161,24 @@ def read(url: str) -> bytes:
         CourseError: If it does not begin with http:// or https://, leads to a host that is not
             public, does not answer, does not end in time, or is too large.
     """
-    if not _is_http(url):
-        raise CourseError(
-            f"{short(url)} is no http:// or https:// address, and only those are loaded: save "
-            "the picture and give its path."
-        )
     adapter = _Adapter(public=True)
     try:
-        return within(READ_SECONDS, lambda: _read(_session(adapter), url))
-    except _NotPublic as error:
-        raise CourseError(
-            f"{short(url)} leads to {error}, which is no public address: pictures are loaded "
-            "from public servers only, so save it and give its path."
-        ) from None
+        return within(READ_SECONDS, lambda: _read(adapter, url))
     except DownloadError as error:
-        advice = "open it in a browser" if "forwards" in str(error) else "check the address"
-        raise CourseError(f"{error}: {advice}.") from None
+        reason = f"{error}: check the address, or save the picture and give its path"
     except (TooLate, requests.Timeout):
-        raise CourseError(
-            f"{short(url)} did not arrive within {READ_SECONDS:g} seconds: choose a smaller "
-            "picture or another server."
-        ) from None
+        reason = f"{short(url)} did not arrive within {READ_SECONDS:g} seconds: choose a smaller "
+        reason += "picture or another server"
     except (OSError, ValueError) as error:  # those of requests are among them
-        raise CourseError(
-            f"{short(url)} could not be loaded ({_reason(error)}): check the address and the "
-            "network."
-        ) from None
+        reason = f"{short(url)} could not be loaded ({_reason(error)}): check the address and the "
+        reason += "network"
     finally:
         adapter.hang_up()
+    raise CourseError(f"{reason}.")
 
 
-def _read(session, url: str) -> bytes:
-    response, _ = _follow(session, url, READ_SECONDS)
+def _read(adapter: _Adapter, url: str) -> bytes:
+    response, _ = _follow(adapter, url, READ_SECONDS)
     too_large = DownloadError(f"{short(url)} is larger than {MAX_BYTES // 10**6} MB")
     with response:
         if response.status_code != 200:
@@ -216,27 +186,22 @@ def _read(session, url: str) -> bytes:
         announced = _whole_number(response.headers.get("Content-Length")) or 0
         if announced > MAX_BYTES:
             raise too_large
-        content, cut = bytearray(), None
+        content = bytearray()
         try:
             for chunk in response.iter_content(CHUNK):
                 content += chunk
                 if len(content) > MAX_BYTES:
                     raise too_large
-        except requests.RequestException as error:
-            cut = error
+        except requests.RequestException:
+            if len(content) >= announced:
+                raise
     if len(content) < announced:
         raise ConnectionError(f"broken off before the end of its {announced} bytes")
-    if cut:
-        raise cut
     return bytes(content)
 
 
 def _whole_number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() else None
-
-
-def _is_http(url: str) -> bool:
-    return url.lower().startswith(("http://", "https://"))
 
 
 def short(name: str) -> str:
@@ -259,26 +224,20 @@ def _reason(error: BaseException) -> str:
 
 
 def facts(url: str, headers: dict | None = None, tries: int = 1) -> tuple[int | None, str | None]:
-    """Size and digest of a file as a Hub tells them, within `PROBE_SECONDS` a try.
-
-    Raises:
-        DownloadError: If it does not answer in time, or not like a server of files.
-    """
+    """Size and digest of a file as a Hub tells them, within `PROBE_SECONDS` a try."""
     for left in reversed(range(tries)):
         try:
             _, found = _request(url, PROBE_SECONDS, headers, method="HEAD")
             break
-        except _Again as error:
+        except _Again:
             if not left:
-                raise DownloadError(str(error)) from None
+                raise
             time.sleep(PAUSE_SECONDS)
     if "text/html" in found.get("content-type", ""):
         raise DownloadError(f"{_host(url)} answered with a web page: log in to this network")
     tag = found.get("x-linked-etag") or found.get("etag") or ""
-    digits = tag.removeprefix("W/").strip('"')
-    kind = {64: "sha256", 40: "git"}.get(len(digits) if re.fullmatch("[0-9a-f]*", digits) else 0)
     size = _whole_number(found.get("x-linked-size") or found.get("content-length"))
-    return size, f"{kind}:{digits}" if kind else None
+    return size, hub_digest(tag.removeprefix("W/").strip('"'))
 
 
 def to_file(
@@ -288,23 +247,20 @@ def to_file(
     size: int | None = None,
     digest: str | None = None,
     headers: dict | None = None,
-) -> Path:
-    """Download one file. What was begun is continued; what is whole is kept.
+) -> None:
+    """Download one file, or raise `DownloadError`. What was begun is continued.
 
     The bytes go to `<name>.part`, which gets its name only when `size` and `digest` (as
     `files.digest_of` writes it) are right. Without a size at most `MAX_BYTES` are taken.
-
-    Raises:
-        DownloadError: If the server is silent, breaks off or sends something else, or if the disk
-            is full.
     """
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if digest and is_whole(path, size, digest):
             bar.update(path.stat().st_size)
-            return path
-        if digest is None:  # nothing would tell whether two halves belong together
+            return
+        too_long = part.is_file() and size is not None and part.stat().st_size > size
+        if digest is None or too_long:  # nothing would tell whether two halves belong together
             part.unlink(missing_ok=True)
         for resumed in (part.is_file(), False):
             _fill(part, url, size, headers, bar)
@@ -317,22 +273,17 @@ def to_file(
         os.replace(part, path)
     except OSError as error:
         raise DownloadError(f"{path} cannot be written ({error.strerror or error})") from None
-    return path
 
 
 def _fill(part: Path, url: str, size: int | None, headers, bar) -> None:
     """Append to `part` until it has its size; try again as long as bytes arrive."""
-    done = part.stat().st_size if part.is_file() else 0
-    if size is not None and done > size:
-        part.unlink()
-        done = 0
+    done, failures = part.stat().st_size if part.is_file() else 0, 0
     bar.update(done)
-    failures = 0
-    while size is None or done < size:
+    while done != size:
         before = done
         try:
             done = _append(part, url, done, size or MAX_BYTES, headers, bar)
-            if size is None or done == size:
+            if size in (None, done):
                 return
             raise _Again(f"{part.stem} ended early, after {done} of {size} bytes")
         except _Again as error:
@@ -371,15 +322,13 @@ def _append(part: Path, url: str, start: int, most: int, headers, bar) -> int:
 
 def _request(url: str, seconds: float, headers=None, method: str = "GET"):
     """`(response, headers)` of a request that succeeds within some seconds."""
-    if not _is_http(url):
-        raise DownloadError(f"{short(url)} does not begin with https://, as HF_ENDPOINT must")
     token = (headers or {}).get("Authorization", "")
     if not (token.isascii() and token.isprintable()):
         raise DownloadError("HF_TOKEN has a letter that no token has: copy it again")
     adapter = _Adapter(public=False)
     try:
         response, collected = within(
-            seconds, lambda: _follow(_session(adapter), url, seconds, headers, method)
+            seconds, lambda: _follow(adapter, url, seconds, headers, method)
         )
     except TooLate:
         adapter.hang_up()
@@ -413,15 +362,13 @@ def _host(url: str) -> str:
 
 
 def _why(error: requests.RequestException, url: str, seconds: float) -> str:
-    host = _host(url)
-    if isinstance(error, requests.Timeout) or "timed out" in str(error):
+    host, text = _host(url), str(error)
+    if isinstance(error, requests.Timeout) or "timed out" in text:
         return f"{host} did not answer within {seconds:g} s"
     if isinstance(error, requests.exceptions.SSLError):
         return f"there is no secure connection to {host}"
-    text = str(error)
-    if "refused" not in text and any(
-        word in text for word in ("IncompleteRead", "reset", "aborted", "without response")
-    ):
+    broken = re.search("IncompleteRead|reset|aborted|without response", text)
+    if broken and "refused" not in text:
         return f"the connection to {host} broke off"
     if isinstance(error, requests.ConnectionError):
         return f"there is no connection to {host}"

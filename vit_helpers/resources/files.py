@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 from pathlib import Path
 
 _known_whole: set[tuple] = set()
@@ -10,17 +11,18 @@ _known_whole: set[tuple] = set()
 
 def is_whole(path: Path, size: int | None, digest: str | None) -> bool:
     """Whether a file is there with the right size and digest (read once a process)."""
-    if not path.is_file():
+    if not path.is_file() or size not in (None, path.stat().st_size):
         return False
-    stat = path.stat()
-    if size is not None and stat.st_size != size:
-        return False
-    key = (path, stat.st_size, stat.st_mtime_ns, digest)
-    if digest and key not in _known_whole:
-        if digest_of(path, digest.split(":")[0]) != digest:
-            return False
+    key = (path, path.stat().st_size, path.stat().st_mtime_ns, digest)
+    if digest and key not in _known_whole and digest_of(path, digest.split(":")[0]) == digest:
         _known_whole.add(key)
-    return True
+    return digest is None or key in _known_whole
+
+
+def hub_digest(digits: str) -> str | None:
+    """The digest that a Hub calls a file by, with its kind as in `digest_of`; `None` for others."""
+    kind = {64: "sha256", 40: "git"}.get(len(digits) if re.fullmatch("[0-9a-f]*", digits) else 0)
+    return kind and f"{kind}:{digits}"
 
 
 def digest_of(path: Path, kind: str = "sha256") -> str:

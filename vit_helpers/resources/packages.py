@@ -1,8 +1,6 @@
 """Packages that a hosted notebook lacks, and its widgets.
 
-Colab brings torch, transformers, datasets and hundreds more, in versions that fit each other and
-that are in use as soon as a notebook starts. So only what is absent is installed, and nothing
-that is there changes: no restart, and nothing else on that machine breaks.
+Only what is absent is installed: Colab's own packages fit each other and are in use already.
 """
 
 import re
@@ -11,6 +9,9 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ..errors import CourseError
 
@@ -27,41 +28,38 @@ def prepare() -> None:
         output.enable_custom_widget_manager()
 
 
-def complete() -> None:
-    """Install what is missing and change nothing that is there; silent if nothing is missing.
+def required() -> list[Requirement]:
+    """What the course needs, without extras."""
+    return [r for r in map(Requirement, metadata.requires("vit-helpers") or []) if not r.marker]
 
-    Raises:
-        CourseError: If torch is missing, or pip cannot install the rest.
-    """
+
+def complete() -> None:
+    """Install what is missing and change nothing that is there; silent if nothing is missing."""
     pins = _installed()
-    lacking = _missing(pins)
-    for line in lacking:
-        if re.match(r"torch(vision)?\b", line):  # in a build that must fit the graphics card
-            raise CourseError(
-                f"{line} is missing here: install it as https://pytorch.org/get-started says for "
-                "this machine, then run this cell again."
-            )
+    lacking = [need for need in required() if canonicalize_name(need.name) not in pins]
     if not lacking:
         return
-    print("Installing", ", ".join(lacking), flush=True)
+    wanted = ", ".join(map(str, lacking))
+    for need in lacking:
+        if need.name in ("torch", "torchvision"):  # in a build that must fit the graphics card
+            raise CourseError(
+                f"{need} is missing here: install it as https://pytorch.org/get-started says for "
+                "this machine, then run this cell again."
+            )
+    print("Installing", wanted, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"  # so that pip cannot change what is there
         constraints.write_text("\n".join(pins.values()), encoding="utf-8")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
-        result = subprocess.run([*pip, *lacking], capture_output=True, text=True, encoding="utf-8")
+        pip += map(str, lacking)
+        result = subprocess.run(pip, capture_output=True, text=True, encoding="utf-8")
     if result.returncode:
         said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
         reason = said[-1].removeprefix("ERROR: ") if said else "no reason given"
         raise CourseError(
-            f"pip could not install {', '.join(lacking)} ({reason}): check the network, then run "
-            "this cell again."
+            f"pip could not install {wanted} ({reason}): check the network, then run this cell "
+            "again."
         )
-
-
-def _missing(pins: dict[str, str]) -> list[str]:
-    """What the course needs and this Python lacks, as requirements such as `onnx>=1.17`."""
-    lines = [line for line in metadata.requires("vit-helpers") or [] if "extra ==" not in line]
-    return [line for line in lines if _normal(re.split(r"[^\w.-]", line)[0]) not in pins]
 
 
 def _installed() -> dict[str, str]:
@@ -70,9 +68,5 @@ def _installed() -> dict[str, str]:
     for package in metadata.distributions():
         name, version = package.metadata["Name"], package.version
         if name and re.fullmatch(r"[0-9][\w.!+-]*", version or ""):
-            found.setdefault(_normal(name), f"{name}=={version}")
-    return dict(sorted(found.items()))
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+            found.setdefault(canonicalize_name(name), f"{name}=={version}")
+    return found

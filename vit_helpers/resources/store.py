@@ -1,15 +1,14 @@
 """Where the resources of the course lie on this machine, and how they get there.
 
 A resource is a plain folder, `<name>-<revision>`, without links: it can be copied to a stick or a
-share. It is looked for in the folders of `Settings`, then in the cache of the Hugging Face
-libraries. Only what has the right size and digest is used, and nobody is asked for what is there.
+share. It is looked for in the folders of `Settings`, then in the cache of the Hub's libraries.
 """
 
 import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import CourseError
 from . import download, flowers, table
-from .files import digest_of, is_whole, written_whole
+from .files import digest_of, hub_digest, is_whole, written_whole
 from .table import File, Resource
 
 LIST = "FILES.json"  # is written last: a folder that has it is complete
@@ -42,7 +41,7 @@ class Settings:
     folders: tuple[Path, ...]  # looked into in order; the first to be written takes downloads
     endpoint: str  # of the Hub
     token: str  # for the Hub; may be empty
-    hub_cache: Path | None  # where the libraries of the Hub keep their files
+    hub_cache: Path  # where the libraries of the Hub keep their files
     offline: bool  # whether nobody may be asked
     bar: Callable  # makes a tqdm bar
 
@@ -50,9 +49,6 @@ class Settings:
         """What a request to this address carries: the token goes to the Hub alone."""
         is_hub = self.token and url.startswith(self.endpoint + "/")
         return {"Authorization": f"Bearer {self.token}"} if is_hub else {}
-
-
-# --- what is here --------------------------------------------------------------------------------
 
 
 def find(name: str, settings: Settings) -> Path | None:
@@ -75,9 +71,8 @@ def folder_name(row: Resource) -> str:
 def _listed(folder: Path) -> list[File]:
     """The files that a finished download noted; none where the list cannot be read."""
     try:
-        found = json.loads((folder / LIST).read_text(encoding="utf-8"))
-        return [File(path=f["path"], size=f["size"], digest=f["digest"]) for f in found]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [File(**f) for f in json.loads((folder / LIST).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
         return []
 
 
@@ -96,35 +91,30 @@ def _write_list(folder: Path) -> None:
         part.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
 
 
-def _in_hub_cache(row: Resource, hub_cache: Path | None) -> Path | None:
+def _in_hub_cache(row: Resource, hub_cache: Path) -> Path | None:
     """The snapshot of `huggingface_hub`, if it has all files: their digests are their names."""
-    if row.kind == "photo" or hub_cache is None:
+    if row.kind == "photo":
         return None
     repository = f"{row.kind}s--" + row.hub_id.replace("/", "--")
     snapshot = hub_cache / repository / "snapshots" / str(row.revision)
-    kinds = {64: "sha256", 40: "git"}
     for path in (snapshot / file.path for file in row.files):
-        digest = path.resolve().name
-        kind = kinds.get(len(digest))
-        if kind is None or not is_whole(path, None, f"{kind}:{digest}"):
+        digest = hub_digest(path.resolve().name)
+        if digest is None or not is_whole(path, None, digest):
             return None
     return snapshot
-
-
-# --- bring what is not ---------------------------------------------------------------------------
 
 
 def hub_answers(settings: Settings) -> str:
     """Empty if the Hub answers within three seconds, else why it does not."""
     row = table.get("classifier")
     try:
-        _ask(row, row.files[0], settings)
+        _ask(row, row.files[0], settings, tries=1)
     except download.DownloadError as error:
         return str(error)
     return ""
 
 
-def _ask(row: Resource, file: File, settings: Settings, tries: int = 1) -> File:
+def _ask(row: Resource, file: File, settings: Settings, tries: int) -> File:
     """The file with its address, and with size and digest as far as anybody knows them."""
     if settings.offline:
         raise download.DownloadError("HF_HUB_OFFLINE=1 forbids to ask the Hub")
@@ -139,17 +129,14 @@ def _ask(row: Resource, file: File, settings: Settings, tries: int = 1) -> File:
 
 
 def bring(names, settings: Settings, to: Path | None = None, tries: int = 1) -> dict[str, Path]:
-    """Make sure that resources are on this machine; download what is missing.
+    """Make sure that resources are on this machine; returns the folder of each.
 
     Args:
-        names: Names of resources.
+        names: Of resources.
         settings: Of this machine.
         to: Folder to bring them to, whatever is elsewhere; by default the first folder that can
             be written, and nothing that is in any folder already.
         tries: How often to ask a server before it counts as gone.
-
-    Returns:
-        The folder of each resource.
 
     Raises:
         ResourceError: If one could not be brought. What has arrived is kept.
@@ -161,9 +148,7 @@ def bring(names, settings: Settings, to: Path | None = None, tries: int = 1) -> 
         return folders
     to = _writable([to] if to else list(settings.folders))
     folders |= {row.name: to / folder_name(row) for row in missing}
-    if all(_complete(folders[row.name]) for row in missing):
-        return folders
-    with _alone(to):
+    with _lock(to):
         # Only now, because another process may have just brought them.
         missing = [row for row in missing if not _complete(folders[row.name])]
         here = {row.name: found for row in missing if (found := find(row.name, settings))}
@@ -174,26 +159,22 @@ def bring(names, settings: Settings, to: Path | None = None, tries: int = 1) -> 
     return folders
 
 
-@contextlib.contextmanager
-def _alone(to: Path):
-    """Two notebooks that start together must not write into the same file."""
+def _lock(to: Path):
+    """Held while something is written: two notebooks may start together."""
     lock = FileLock(to / ".lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         print(f"another process is downloading to {to}: waiting for it", flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _download(missing: list[Resource], folders, to: Path, settings: Settings, tries: int):
     """Ask everybody before the first byte is fetched, so that a dead network is known soon."""
     plan = {}
     for row in sorted(missing, key=lambda row: bool(row.mirror)):  # what has no other way first
-        plan[row.name] = _first_that_answers(row, row.ways, settings, tries)
+        places = _places(row, settings, tries)
+        plan[row.name] = next(places), places
     _check_space({name: listed for name, (listed, _) in plan.items()}, folders, to)
     for row in missing:
         size = size_in_words(sum(f.size or row.size for f in plan[row.name][0]))
@@ -202,23 +183,22 @@ def _download(missing: list[Resource], folders, to: Path, settings: Settings, tr
     with settings.bar(total=total, unit="B", unit_scale=True) as progress:
         for row in missing:
             progress.set_description_str(row.name)
-            listed, others = plan[row.name]
-            _bring_one(row, listed, others, folders[row.name], settings, progress)
+            _bring_one(row, *plan[row.name], folders[row.name], settings, progress)
 
 
-def _first_that_answers(row: Resource, ways, settings: Settings, tries: int = 1, failed=()):
-    """`(files of the first way that answers, the ways after it)`; `failed` says why others did."""
-    reasons = [*failed]
-    for number, way in enumerate(ways):
+def _places(row: Resource, settings: Settings, tries: int) -> Generator[list[File], None, None]:
+    """Yield the files of each place that answers; the reader may throw in why one failed later."""
+    failed = []
+    for way in row.ways:
         try:
-            return [_ask(row, file, settings, tries) for file in way], ways[number + 1 :]
+            yield [_ask(row, file, settings, tries) for file in way]
         except download.DownloadError as error:
-            reasons.append(str(error))
-    raise ResourceError(row, ", and its mirror: ".join(dict.fromkeys(reasons))) from None
+            failed.append(str(error))
+    raise ResourceError(row, ", and its mirror: ".join(dict.fromkeys(failed)))
 
 
-def _bring_one(row: Resource, listed: list[File], others, folder, settings, progress, failed=()):
-    """Fetch the files of the way that answered; where that fails, those of the next one."""
+def _bring_one(row: Resource, listed: list[File], places, folder, settings, progress):
+    """Fetch the files of the place that answered; where that fails, those of the next one."""
     try:
         for file in listed:
             url, path = file.url or "", folder / file.path
@@ -228,10 +208,9 @@ def _bring_one(row: Resource, listed: list[File], others, folder, settings, prog
                 path.unlink()
                 raise download.DownloadError("what arrived is no whole picture")
     except download.DownloadError as error:
-        failed = (*failed, str(error))
-        listed, others = _first_that_answers(row, others, settings, failed=failed)
+        listed = places.throw(error)
         progress.total = (progress.total or 0) + sum(f.size or 0 for f in listed)
-        return _bring_one(row, listed, others, folder, settings, progress, failed)
+        return _bring_one(row, listed, places, folder, settings, progress)
     with _writing(folder):
         if any(file.path.startswith("original/") for file in listed):
             shutil.rmtree(folder / "data", ignore_errors=True)  # what the Hub began to send
@@ -290,7 +269,7 @@ def _check_space(plan: dict[str, list[File]], folders: dict[str, Path], to: Path
         size = sum(f.size or table.get(name).size for f in listed)
         # An archive is unpacked, so it needs its place twice.
         packed = any(f.path.startswith("original/") for f in listed)
-        need += max(0, size - have) + (size if packed else 0)
+        need += max(0, size - have) + size * packed
     free = shutil.disk_usage(to).free
     if free < need + SPARE_BYTES:
         raise CourseError(
