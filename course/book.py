@@ -261,20 +261,25 @@ def wake_explorer(notebook) -> None:
 
 def explorer_of_the_course():
     """The explorer as the cell `explorer-code` of notebook 03 makes it: an `AttentionExplorer`."""
+    import torch
+
     from vit_helpers import attention, images, models, runtime
     from vit_helpers.widgets import explorer
+
+    from .maps import maps, relevance, rollout
 
     with contextlib.redirect_stdout(None):
         rt = runtime.start("classifier", "photo")
     model, processor = models.load(rt.locate("classifier"), attn_implementation="eager")
     photo = images.load_image()
     pixels = images.to_pixels(photo, processor).to(model.device)
-    attn = attention.maps(model, pixels).cpu()
-    followed = {"rollout": attention.rollout(attn)[0]}
+    attn = maps(model, pixels).cpu()
+    followed = {"rollout": rollout(attn)[0]}
     top = models.logits_of(model, processor, photo)[0].topk(2).indices.tolist()
     for label in top:
         name = model.config.id2label[label].split(",")[0]
-        followed[f"relevance for {name}"] = attention.relevance(model, pixels, label)[0]
+        asked = torch.tensor([label], device=model.device)
+        followed[f"relevance for {name}"] = relevance(model, pixels, asked)[0]
     return explorer.explore(photo, attn[0], attention.grid_size(model), followed)
 
 

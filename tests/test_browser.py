@@ -33,6 +33,7 @@ FORMULA = (
 
 CELLS = (
     """
+import torch
 from vit_helpers.widgets import explorer
 from vit_helpers import attention, images, models, runtime, show_source, widgets
 
@@ -40,10 +41,10 @@ rt = runtime.start("classifier", "photo")
 model, processor = models.load(rt.locate("classifier"), "eager")
 photo = images.load_image()
 pixels = processor(images=photo, return_tensors="pt")["pixel_values"]
-attn = attention.maps(model, pixels.to(rt.device)).cpu()
+layers = model(pixels.to(rt.device), output_attentions=True).attentions
+attn = torch.cat(layers).detach().cpu()  # one picture: (layers, heads, tokens, tokens)
 grid = attention.grid_size(model)
-rollout = attention.rollout(attn)[0]
-attn = attn.flatten(0, 1)  # one picture: (layers, heads, tokens, tokens)
+rollout = attn[-1].mean(0)  # any map of all tokens
 """,
     """
 import numpy as np
@@ -52,7 +53,7 @@ np.save("attn.npy", attn.numpy())
 extra = {"rollout": rollout, "a map from [CLS] only": rollout[0]}
 explorer.explore(photo, attn, grid, extra)
 """,
-    "show_source(attention.upsample)",
+    "show_source(attention.centre_maps)",
 )
 UPLOAD = """
 from vit_helpers import models, runtime, widgets
@@ -240,7 +241,7 @@ def test_formulas_are_drawn_without_a_script(chromium, folder):
 
 def is_code(tab):
     """Whether the source that is shown is set in letters of one width, with its lines unbroken."""
-    source = tab.get_by_text("def upsample").locator("xpath=ancestor-or-self::pre")
+    source = tab.get_by_text("def centre_maps").locator("xpath=ancestor-or-self::pre")
     letters = "(pre) => getComputedStyle(pre).fontFamily"
     return "monospace" in source.last.evaluate(letters)
 

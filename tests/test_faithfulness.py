@@ -7,23 +7,6 @@ from vit_helpers import attention
 from vit_helpers.errors import CourseError
 
 
-def test_the_interval_is_the_one_of_the_books():
-    # Ten values 1..10: mean 5.5, deviation 3.0277; t(0.975, 9) = 2.2622.
-    mean, half = attention.mean_interval(torch.arange(1.0, 11))
-    assert (mean, half) == (pytest.approx(5.5), pytest.approx(2.2622 * 3.0277 / 10**0.5, abs=1e-3))
-    with pytest.raises(CourseError, match="at least 2 pictures"):
-        attention.mean_interval(torch.ones(1))
-
-
-def test_the_interval_holds_the_truth_in_95_of_100_cases():
-    generator = torch.Generator().manual_seed(0)
-    held = 0
-    for _ in range(1000):
-        mean, half = attention.mean_interval(torch.randn(12, generator=generator))
-        held += abs(mean) <= half
-    assert held / 1000 == pytest.approx(0.95, abs=0.02)
-
-
 def curves(*heights):
     """Level curves of one method: a height for each picture."""
     return torch.tensor(heights)[:, None].expand(-1, 4)
@@ -55,11 +38,12 @@ def test_methods_are_compared_picture_by_picture():
 
 
 def test_the_intervals_hold_for_all_comparisons_together():
-    gain = torch.tensor([0.6, 0.5, 0.7])
-    _, half = attention.mean_interval(gain, level=1 - 0.05 / 4)  # two methods, two references
+    # Gains 0.6, 0.5, 0.7: deviation 0.1. Two methods against two references: t(1 - 0.025/4, 2).
     table = attention.faithfulness(MEASURED)
-    assert table.loc["good", "over random ±"] == pytest.approx(half)
-    assert half > attention.mean_interval(gain)[1]
+    assert table.loc["good", "over random ±"] == pytest.approx(8.860 * 0.1 / 3**0.5, abs=1e-3)
+    one = {kind: {n: c[:1] for n, c in curves_.items()} for kind, curves_ in MEASURED.items()}
+    with pytest.raises(CourseError, match="at least 2 pictures"):
+        attention.faithfulness(one)
 
 
 def test_a_reference_that_was_not_measured_is_refused():

@@ -193,10 +193,10 @@ def test_answers_and_maps_equal_those_of_python(page, model_and_processor, run, 
 
 
 def test_rollout_equals_that_of_the_notebook(page, model_and_processor, run):
-    from vit_helpers import attention
+    from course.maps import rollout
 
     _, maps, _ = run(pixels_of(PHOTOS[0], model_and_processor[1]).numpy())
-    expected = attention.rollout(torch.from_numpy(maps)[None])[0]
+    expected = rollout(torch.from_numpy(maps)[None])[0]
     read = "(q) => Array.from(live.maps.read({ kind: '0' }, q, new Float32Array(live.maps.tokens)))"
     for query in (0, 1, 100):
         assert np.array(page.evaluate(read, query)) == pytest.approx(expected[query], abs=CLOSE)

@@ -6,7 +6,7 @@ import factories
 import pytest
 
 from vit_helpers import data, runtime
-from vit_helpers.errors import CourseError, in_range
+from vit_helpers.errors import CourseError
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,6 @@ def test_bars_are_silent_under_test(capfd):
 
 def test_an_error_is_shown_as_one_sentence_without_a_traceback():
     assert CourseError("Do this.")._render_traceback_() == ["CourseError: Do this."]
-
-
-def test_index_out_of_range_names_the_range():
-    assert in_range("layer", -1, 12) == 11
-    with pytest.raises(CourseError, match="no layer 12: this model has 12, numbered 0 to 11"):
-        in_range("layer", 12, 12)
-    with pytest.raises(CourseError, match="whole number"):
-        in_range("head", 1.0, 12)
 
 
 def test_importing_the_package_does_not_import_torch_or_transformers():

@@ -86,11 +86,12 @@ def pages(site):
 @pytest.fixture
 def attn(rt):
     """The attention of the sample photograph, (layers, heads, tokens, tokens)."""
-    from vit_helpers import attention, images, models
+    from course.maps import maps
+    from vit_helpers import images, models
 
     model, processor = models.load(rt.locate("classifier"), "eager")
     pixels = images.to_pixels(images.load_image(), processor)
-    return attention.maps(model, pixels)[0].numpy()
+    return maps(model, pixels)[0].numpy()
 
 
 @contextlib.contextmanager
@@ -123,7 +124,7 @@ class TestPages:
     def test_docstrings_are_read_as_markdown_in_google_style(self, site, pages):
         page = pages[site / "reference" / "runtime.html"]
         assert page.find("table").find("code").get_text() == "VIT_SOURCE"
-        fields = pages[site / "reference" / "attention.html"].select("dl.field-list > dt")
+        fields = pages[site / "reference" / "models.html"].select("dl.field-list > dt")
         assert {"Parameters:", "Returns:", "Raises:"} <= {f.get_text() for f in fields}
         for page in pages.values():
             for tag in page.select("article p, article li, article dd > p"):
@@ -196,7 +197,7 @@ class TestInABrowser:
         [
             ("entropy", "notebooks/03_attention.html"),
             ("unnormalise", "reference/images.html#vit_helpers.images.unnormalise"),
-            ("rollout", "reference/attention.html#vit_helpers.attention.rollout"),
+            ("centre_maps", "reference/attention.html#vit_helpers.attention.centre_maps"),
         ],
     )
     def test_search_finds_a_word_of_a_notebook_and_a_function(

@@ -37,16 +37,6 @@ def one_of(name, value, allowed):
     raise CourseError(f"{name} is {value!r}, but it must be one of {choices}.")
 
 
-def in_range(name, value, size):
-    """`value` as an index of `size` things (from the end if negative), or a `CourseError`."""
-    value = whole_number(name, value)
-    if -size <= value < size:
-        return value % size
-    raise CourseError(
-        f"There is no {name} {value}: this model has {size}, numbered 0 to {size - 1}."
-    )
-
-
 def whole_number(name, value, least=None, most=None):
     """`value` as an `int` (from NumPy or torch, too) if it is in range, or a `CourseError`."""
     return _number(name, value, operator.index, "a whole number", least=least, most=most)

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
-from PIL import ImageEnhance
+from PIL import Image, ImageEnhance
 
 from .colours import BLACK, BLUE, ORANGE, PALETTE, RED, SKY, colour_table
 from .shared import Plot, as_numpy, finish, new_grid, new_plot, show, thumbnail
@@ -22,11 +22,8 @@ def _overlay(ax, picture, grid_map, vmax: float, title: str, fontsize: int = 9):
 
     Returns what a colour bar needs.
     """
-    import torch
-
-    from .. import attention
-
-    large = attention.upsample(torch.as_tensor(grid_map), (picture.height, picture.width)).numpy()
+    small = Image.fromarray(as_numpy(grid_map).astype(np.float32))
+    large = np.asarray(small.resize(picture.size, Image.Resampling.BILINEAR))
     # Both get the same extent: without it, a map of 14 x 14 cells would land in a corner.
     extent = (0, picture.width, picture.height, 0)
     muted = ImageEnhance.Color(picture).enhance(0.35)  # so that the colours of the map stand out
