@@ -204,9 +204,9 @@ def test_a_model_that_is_not_finite_is_neither_saved_nor_loaded(rt, tmp_path, va
 def test_pictures_that_a_model_cannot_take_are_one_sentence(rt, tmp_path):
     build(tmp_path / "m", "ViT, one channel")
     model, _ = models.load(tmp_path / "m")
-    with pytest.raises(CourseError, match="takes pictures of 1 channel, but these have 3"):
+    with pytest.raises(CourseError, match="cannot take pictures of 3 channels and 64 x 64"):
         models.logits(model, torch.zeros(1, 3, 64, 64))
-    with pytest.raises(CourseError, match="cannot take pictures of 40 x 30 pixels"):
+    with pytest.raises(CourseError, match="cannot take pictures of 1 channels and 40 x 30 pixels"):
         models.logits(model, torch.zeros(1, 1, 30, 40))
 
 
@@ -221,7 +221,7 @@ def test_pictures_that_do_not_fit_are_one_sentence_before_anything_is_computed(r
         lambda: training.cache_features(model, loader),
         lambda: training.fit(model, loader, loader, optimizer=optimizer, epochs=1),
     ):
-        with pytest.raises(CourseError, match="takes pictures of 1 channel, but these have 3"):
+        with pytest.raises(CourseError, match="cannot take pictures of 3 channels and 64 x 64"):
             use()
 
 

@@ -79,12 +79,6 @@ def test_merging_saves_operations(model, pictures):
     assert less < layers(MergingViT(model, 4, first=2)) < full
 
 
-@pytest.mark.parametrize("wrong", [{"per_layer": -1}, {"per_layer": 1, "first": -2}])
-def test_refuses_negative_numbers(model, wrong):
-    with pytest.raises(CourseError, match="must be 0 or more"):
-        MergingViT(model, **wrong)
-
-
 def test_a_vit_with_other_parts_is_a_row_with_its_reason(pictures):
     torch.manual_seed(0)
     config = Dinov2Config(**SHAPE, mlp_ratio=2, patch_size=8, num_labels=3, layerscale_value=0.3)

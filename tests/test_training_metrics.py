@@ -1,7 +1,5 @@
 """Judging a classifier, and training on cached features."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -58,12 +56,6 @@ def test_wilson_is_an_interval_around_the_share(pair):
     assert mirror == pytest.approx((1 - high, 1 - low))
 
 
-@pytest.mark.parametrize("correct, n", [(0, 0), (-1, 5), (6, 5), (2.5, 5), (1, math.nan)])
-def test_wilson_refuses_what_is_no_share(correct, n):
-    with pytest.raises(CourseError, match="must be a whole number"):
-        training.wilson_interval(correct, n)
-
-
 def test_a_paired_comparison_decides_where_two_intervals_overlap():
     right_a = np.arange(200) < 150
     right_b = (np.arange(200) < 138) | (np.arange(200) >= 199)  # 12 worse, 1 better
@@ -79,9 +71,6 @@ def test_a_paired_comparison_decides_where_two_intervals_overlap():
 def test_a_paired_comparison_of_equals_decides_nothing():
     right = np.arange(50) % 3 > 0
     assert training.paired_difference(right, right) == (0.0, 0.0, 0.0, 1.0)
-    several = np.stack([right, ~right])
-    difference, low, high, p = training.paired_difference(several, several[::-1])
-    assert difference == 0 and p == 1.0
     with pytest.raises(CourseError, match="shapes"):
         training.paired_difference(right, right[:-1])
 
@@ -118,18 +107,6 @@ def test_linear_probe_learns_from_one_picture_per_class_without_a_warning(recwar
     assert len(recwarn) == 0
 
 
-@pytest.mark.parametrize("features, labels, match", [
-    (np.eye(3), [0, 0, 0], "one class"),
-    (np.eye(3), [0, 1], "do not belong together"),
-    (np.zeros((0, 3)), [], "do not belong together"),
-    (np.full((2, 3), np.nan), [0, 1], "features of picture 0 are not finite"),
-    (np.eye(2), [-1, 0], "Label -1 is below 0"),
-])  # fmt: skip
-def test_a_probe_of_what_cannot_be_probed(features, labels, match):
-    with pytest.raises(CourseError, match=match):
-        training.linear_probe(features, labels)
-
-
 def test_head_alone_learns_from_features_and_repeats():
     features = torch.eye(3).repeat(5, 1)
     labels = torch.arange(3).repeat(5)
@@ -137,13 +114,6 @@ def test_head_alone_learns_from_features_and_repeats():
     again = training.train_head(features, labels, lr=0.1, steps=60)
     assert (head(features).argmax(1) == labels).all()
     assert torch.equal(head.weight, again.weight)
-
-
-@pytest.mark.parametrize("change", [{"lr": -1}, {"lr": math.nan}, {"steps": 0}])
-def test_a_head_with_numbers_out_of_range(change):
-    (name,) = change
-    with pytest.raises(CourseError, match=f"{name} is"):
-        training.train_head(np.eye(3), [0, 1, 2], **({"lr": 0.1, "steps": 3} | change))
 
 
 def test_few_per_class_is_balanced_and_repeats():
@@ -155,5 +125,3 @@ def test_few_per_class_is_balanced_and_repeats():
     assert list(chosen) != list(training.few_per_class(labels, 4, seed=4))
     with pytest.raises(CourseError, match="Class 0 has 7 pictures, not 8"):
         training.few_per_class(labels, 8)
-    with pytest.raises(CourseError, match="count is 0"):
-        training.few_per_class(labels, 0)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from . import images, runtime
-from .errors import CourseError, old_names, whole_number
+from .errors import CourseError, number, old_names, whole_number
 
 __getattr__ = old_names(__name__)
 
@@ -42,11 +42,7 @@ def _said_plainly(path: str | Path):
 
 
 def load_processor(path: str | Path):
-    """The image processor in a folder of `save_pretrained` or of an id of the Hub.
-
-    Raises:
-        CourseError: If there is none.
-    """
+    """The image processor in a folder of `save_pretrained` or of an id of the Hub."""
     from transformers import AutoImageProcessor
 
     path = os.path.expanduser(path)
@@ -58,7 +54,7 @@ def load_processor(path: str | Path):
 
 
 def load(path: str | Path, attn_implementation: str | None = None):
-    """Load a classifier of any family with its processor, in evaluation mode, on the device.
+    """Load a classifier of any family, with its processor, in evaluation mode, on the device.
 
     Args:
         path: A folder of `save_pretrained` or an id of the Hub.
@@ -75,11 +71,9 @@ def load(path: str | Path, attn_implementation: str | None = None):
     path = os.path.expanduser(path)
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise CourseError(f"There is no saved model in {str(path)!r}: run the save cell first.")
-    model, missing = _from_pretrained(path, attn_implementation=attn_implementation)
-    if missing:
-        raise _without_weights(path, model, missing)
+    model = _from_pretrained(path, attn_implementation=attn_implementation)
     _check_finite(model, f"{str(path)!r}")
-    return model.eval().to(runtime.current().device), load_processor(path)
+    return model.eval(), load_processor(path)
 
 
 def load_with_new_head(class_names: list[str], path: str | Path | None = None):
@@ -87,29 +81,23 @@ def load_with_new_head(class_names: list[str], path: str | Path | None = None):
 
     Args:
         class_names: Names of the new classes, in the order of their labels.
-        path: A folder of `save_pretrained` or an id of the Hub; `None` for the course's own.
+        path: As for `load`; `None` for the course's own model.
 
     Raises:
         CourseError: If there is no such model, or a weight of its body is missing.
     """
     if len(class_names) != len(set(class_names)) or not class_names:
         raise CourseError(f"{list(class_names)[:5]} must be one or more different class names.")
-    path = path or runtime.current().locate("classifier")
-    model, missing = _from_pretrained(
-        path,
+    return _from_pretrained(
+        path or runtime.current().locate("classifier"),
         num_labels=len(class_names),
         ignore_mismatched_sizes=True,  # the head's size differs from the checkpoint's on purpose
         **label_maps(class_names),
     )
-    inside = {id(p) for p in head(model).parameters()}
-    of_head = {name for name, p in model.named_parameters() if id(p) in inside}
-    if body := missing - of_head:
-        raise _without_weights(path, model, body)
-    return model.to(runtime.current().device)
 
 
 def _from_pretrained(path, **kwargs):
-    """`(model, names of the weights that its file does not have or has in another shape)`."""
+    """A model with all weights of its file; those of a head with `num_labels` may be random."""
     from transformers import AutoModelForImageClassification
 
     path = os.path.expanduser(path)
@@ -120,15 +108,17 @@ def _from_pretrained(path, **kwargs):
     # A published config.json may have the label numbers as text; loading mends only `id2label`.
     model.config.label2id = {name: int(i) for name, i in model.config.label2id.items()}
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
-    return model, set(info["missing_keys"]) | mismatched
-
-
-def _without_weights(path, model: nn.Module, missing: set[str]) -> CourseError:
-    shown = ", ".join(sorted(missing)[:2])
-    return CourseError(
-        f"{str(path)!r} has no weights for {len(missing)} parts of {type(model).__name__} "
-        f"({shown}), so they would be random: give a model that was saved whole."
-    )
+    missing = set(info["missing_keys"]) | mismatched
+    if "num_labels" in kwargs:
+        of_head = {id(p) for p in head(model).parameters()}
+        missing -= {name for name, p in model.named_parameters() if id(p) in of_head}
+    if missing:
+        raise CourseError(
+            f"{str(path)!r} has no weights for {len(missing)} parts of {type(model).__name__} "
+            f"({', '.join(sorted(missing)[:2])}), so they would be random: give a model that was "
+            "saved whole."
+        )
+    return model.to(runtime.current().device)
 
 
 def _check_finite(model: nn.Module, what: str) -> None:
@@ -154,8 +144,7 @@ def plain_bf16_attention(
     """softmax(QK^T / sqrt(d)) V under bf16 autocast on a CPU, with every large tensor in bf16.
 
     The plain attention of transformers leaves the softmax to autocast, which computes it in fp32:
-    two copies of the largest tensor of a block, there and back. Arguments and results are those
-    of `transformers.AttentionInterface`.
+    two copies of the largest tensor of a block. Called as `transformers.AttentionInterface` does.
     """
     scores = (query * scaling) @ key.transpose(-1, -2)
     with torch.autocast(query.device.type, enabled=False):  # torch's softmax adds in fp32 anyway
@@ -185,21 +174,16 @@ def attention(model: nn.Module, implementation: str):
 
 @contextlib.contextmanager
 def patch_dropout(model: nn.Module, keep: float):
-    """Show a model in training mode only a random part of each picture's patches.
+    """Within the block, a model in training mode sees a random part of each picture's patches.
 
-    Without those tokens every block has less to do, and no picture looks the same twice. In
-    evaluation mode the model sees every patch. (Liu et al. 2022, "PatchDropout: Economizing
-    Vision Transformers Using Patch Dropout", section 3.)
+    So every block has less to do. (Liu et al. 2022, "PatchDropout: Economizing Vision Transformers
+    Using Patch Dropout", section 3.)
 
     Args:
         model: A ViT with a [CLS] token in front of the patches.
         keep: Share of the patches that stay, above 0, at most 1. With 1 nothing changes.
-
-    Raises:
-        CourseError: If `keep` is no such share.
     """
-    if not 0 < keep <= 1:
-        raise CourseError(f"keep is {keep}, but it must be a share of the patches, such as 0.5.")
+    number("keep", keep, above=0, most=1)
 
     def drop(module, inputs, tokens):  # (B, 1 + patches, width)
         if not model.training:
@@ -256,14 +240,9 @@ def freeze(model: nn.Module, first_blocks: int) -> None:
     """Freeze the embeddings and the first blocks: they get no gradient and do not move.
 
     All other parameters become trainable; with 0 blocks the embeddings do, too.
-
-    Raises:
-        CourseError: If the model has fewer blocks than that.
     """
     layers = blocks(model)
-    first_blocks = whole_number("first_blocks", first_blocks)
-    if not 0 <= first_blocks <= len(layers):
-        raise CourseError(f"Cannot freeze {first_blocks} blocks: this model has {len(layers)}.")
+    first_blocks = whole_number("The number of blocks to freeze", first_blocks, 0, len(layers))
     model.requires_grad_(True)
     if first_blocks:
         embeddings(model).requires_grad_(False)
@@ -344,38 +323,18 @@ def logits_of(model: nn.Module, processor, pictures) -> torch.Tensor:
 
 def logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """Logits (B, classes) of pixels (B, channels, H, W); what does not fit is a `CourseError`."""
-    channels = getattr(model.config, "num_channels", pixels.shape[1])
-    if channels != pixels.shape[1]:
-        many = "s" * (channels != 1)
-        raise CourseError(
-            f"{type(model).__name__} takes pictures of {channels} channel{many}, but these have "
-            f"{pixels.shape[1]}: its processor needs mean and deviation of {channels} number{many}."
-        )
     try:
         with torch.no_grad():  # not `inference_mode`: BEiT keeps a table that training needs later
             return model(pixel_values=pixels.to(next(model.parameters()).device)).logits
     except torch.OutOfMemoryError:
         raise
     except (ValueError, RuntimeError) as error:
+        channels, height, width = pixels.shape[1:]
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise CourseError(
-            f"{type(model).__name__} cannot take pictures of {pixels.shape[3]} x "
-            f"{pixels.shape[2]} pixels ({reason}): use the processor of this model."
+            f"{type(model).__name__} cannot take pictures of {channels} channels and {width} x "
+            f"{height} pixels ({reason}): use the processor of this model."
         ) from None
-
-
-def check_input(model: nn.Module, pixels: torch.Tensor) -> None:
-    """Raise `CourseError` where a model cannot take such pictures; one of them is tried.
-
-    The model and the random numbers stay as they are.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()  # without dropout
-    try:
-        logits(model, pixels[:1])
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def top_classes(logits: torch.Tensor, model: nn.Module, k: int = 5) -> list:
@@ -393,13 +352,11 @@ def top_classes(logits: torch.Tensor, model: nn.Module, k: int = 5) -> list:
 
 
 def save(model: nn.Module, processor, folder: str | Path) -> Path:
-    """Write model (safetensors) and processor into a folder; `from_pretrained` reads them back.
-
-    Each file gets its name when it is whole, so a folder never holds half a model.
+    """Write model (safetensors) and processor into a folder, each file whole or not at all.
 
     Raises:
         CourseError: If a weight is not a finite number, LoRA's matrices are not merged, or the
-            folder cannot be written. Nothing is written then.
+            folder cannot be written.
     """
     folder = Path(os.path.expanduser(folder))
     _check_finite(model, "The model")

@@ -2,16 +2,6 @@
 
 An *engine* is one way to run the network: pictures in, logits out. Notebook 05 builds each in a
 cell, with the library's own calls; what is here measures and compares them.
-
-| module | what is in it |
-|---|---|
-| `timing` | turns, medians, intervals |
-| `engines` | what an engine is; the check of an export |
-| `openvino` | OpenVINO, and its int8 by nncf |
-| `compare` | every engine on the same pictures: speed, agreement, verdict, recommendation |
-| `roofline` | operations of the network, the machine's own rate, the floor |
-| `merging` | token merging |
-| `deploy`, `standalone` | one file with everything inside, and the script that needs no torch |
 """
 
 from ..errors import old_names

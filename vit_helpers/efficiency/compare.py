@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from ..errors import CourseError, one_of
+from ..errors import CourseError, number, one_of, whole_number
 from ..training import wilson_interval
 from .engines import Engine
 from .roofline import floor_ms
@@ -32,7 +32,7 @@ def compare(
 
     Args:
         engines: By name; `BASELINE` is among them.
-        pictures: Normalised pictures (N, 3, H, W); 200 or more for a fair agreement.
+        pictures: Pixel values (N, 3, H, W); 200 or more for a fair agreement.
         rounds: In how many turns (see `race`).
         missing: Engines that cannot run here, and why: rows without figures.
         labels: The right classes (N,), where they are known.
@@ -53,41 +53,41 @@ def compare(
     """
     import pandas as pd
 
-    pictures, labels = _checked(engines, pictures, labels, batch)
+    one_of("The baseline", BASELINE, tuple(engines))
+    if labels is not None and len(labels) != len(pictures):
+        raise CourseError(f"{len(labels)} labels do not fit {len(pictures)} pictures: one each.")
+    batch = whole_number("batch", batch, 1, len(pictures))
+    pictures = pictures[: len(pictures) // batch * batch]
     _announce(engines, pictures, batch)
     seconds, answers = race(dict(engines), pictures.split(batch), rounds)
-    times = timing_table(seconds, BASELINE, batch, rounds)
+    times = timing_table(seconds, BASELINE, rounds, batch)
     logits = {name: torch.cat(parts) for name, parts in answers.items()}
     rows: dict[str, dict] = {}
     for name, engine in engines.items():
+        right = None if labels is None else logits[name].argmax(-1) == labels[: len(pictures)]
+        share = agreement(logits[name], logits[BASELINE])
+        low, high = wilson_interval(round(share * len(pictures)), len(pictures))
         rows[name] = row = {
             "runs on": engine.device,
             "computes in": " + ".join(engine.operations) or "–",
             "not here": "",
             **times.loc[name].to_dict(),
             "MB": engine.megabytes,
-            **_judged(logits[name], logits[BASELINE], labels),
+            "agreement": share,
+            "agreement from": low,
+            "agreement to": high,
+            "logit difference": (logits[name] - logits[BASELINE]).abs().mean().item(),
+            "accuracy": float("nan") if right is None else _share(right),
             "same in a batch": _same_in_a_batch(engine, pictures, logits[name], batch),
             "floor ms": floor_ms(engine.operations, (rates or {}).get(engine.device, {})),
         }
         row["of possible"] = batch * row["floor ms"] / row["median ms"]
-        if row["agreement"] < USABLE_FROM:
+        if share < USABLE_FROM:
             row["verdict"] = "unusable"
     rows |= {name: {"not here": reason} for name, reason in (missing or {}).items()}
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("engine")
     frame["pareto"] = frame.index.isin(pareto(frame))
     return frame
-
-
-def _checked(engines, pictures, labels, batch: int):
-    """The pictures and labels that fill whole batches."""
-    one_of("The baseline", BASELINE, tuple(engines))
-    if labels is not None and len(labels) != len(pictures):
-        raise CourseError(f"{len(labels)} labels do not fit {len(pictures)} pictures: one each.")
-    whole = len(pictures) // batch * batch if batch > 0 else 0
-    if whole == 0:
-        raise CourseError(f"batch is {batch}, but must be 1 to {len(pictures)} pictures.")
-    return pictures[:whole], None if labels is None else labels[:whole]
 
 
 def _announce(engines, pictures, batch: int) -> None:
@@ -106,18 +106,6 @@ def _announce(engines, pictures, batch: int) -> None:
     )
 
 
-def _judged(logits: torch.Tensor, reference: torch.Tensor, labels) -> dict:
-    share = agreement(logits, reference)
-    low, high = wilson_interval(round(share * len(logits)), len(logits))
-    return {
-        "agreement": share,
-        "agreement from": low,
-        "agreement to": high,
-        "logit difference": (logits - reference).abs().mean().item(),
-        "accuracy": float("nan") if labels is None else _share(logits.argmax(-1) == labels),
-    }
-
-
 def _share(same: torch.Tensor) -> float:
     return same.cpu().double().mean().item()
 
@@ -131,11 +119,8 @@ def agreement(logits: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def _same_in_a_batch(engine: Engine, pictures, logits, batch: int) -> float:
-    """With dynamic int8 all pictures of a batch share a scale, so neighbours change an answer.
-
-    NaN for an engine that would have to be compiled again.
-    """
-    if not engine.any_batch:
+    """With dynamic int8 all pictures of a batch share a scale, so neighbours change an answer."""
+    if not engine.any_batch:  # it would have to be compiled again
         return float("nan")
     other = pictures[:SEEN_TWICE].split(NEIGHBOURS if batch == 1 else 1)
     return agreement(torch.cat([engine(part) for part in other]), logits[:SEEN_TWICE])
@@ -160,15 +145,10 @@ def pareto(frame) -> list[str]:
 def recommend(frame, least: float = 0.95) -> list[str]:
     """The fastest engine that agrees often enough, and those that cannot be told from it.
 
-    Returns:
-        Names, the fastest first. More than one where the intervals of speed-up overlap; the
-        baseline alone where nothing is faster.
-
-    Raises:
-        CourseError: If the least agreement is below 0.9: such an engine answers wrongly.
+    Names, the fastest first: more than one where the intervals of speed-up overlap, the baseline
+    alone where nothing is faster. An agreement below 0.9 cannot be asked for.
     """
-    if not USABLE_FROM <= least <= 1:
-        raise CourseError(f"least is {least}, but must be {USABLE_FROM} to 1.")
+    number("least", least, least=USABLE_FROM, most=1)
     good = frame[(frame["agreement"] >= least) & (frame["verdict"] == "faster")]
     if not len(good):
         return [BASELINE]

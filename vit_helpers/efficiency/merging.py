@@ -22,21 +22,16 @@ class MergingViT(nn.Module):
 
     Args:
         model: A ViT classifier of transformers, any release of it.
-        per_layer: How many tokens disappear in each layer (`r` in the paper), where there are
-            enough.
+        per_layer: How many tokens disappear in each layer (`r` in the paper).
         first: The first block that merges. The paper merges in all; sparing the first ones kept
             more answers of the course's model.
 
     Raises:
-        CourseError: If `per_layer` is below zero, or the blocks are not those of a ViT.
+        CourseError: If the blocks are not those of a plain ViT.
     """
 
     def __init__(self, model: nn.Module, per_layer: int, first: int = 0):
         super().__init__()
-        if per_layer < 0 or first < 0:
-            raise CourseError(
-                f"per_layer is {per_layer} and first {first}: both must be 0 or more."
-            )
         self.per_layer, self.first = per_layer, first
         self.heads = model.config.num_attention_heads
         self.embeddings = models.embeddings(model)
@@ -123,7 +118,7 @@ def merge(tokens, size, keys, count: int):
         others is lost; it does not matter, since positions were added before the first layer.
     """
     count = min(count, (tokens.shape[1] - 1) // 2)  # size of A
-    if count == 0:
+    if count <= 0:
         return tokens, size
     keys = nn.functional.normalize(keys, dim=-1)
     similar = keys[:, 2::2] @ keys[:, 1::2].transpose(1, 2)  # (B, A, B), from -1 to 1

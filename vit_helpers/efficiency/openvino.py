@@ -63,26 +63,20 @@ def openvino_engine(
         logits = compiled[batch](pictures.cpu().numpy())[0]
         return torch.from_numpy(logits.copy())  # its memory is used again by the next call
 
-    return Engine(predict, _size(graph), **facts)
-
-
-def _size(graph) -> float:
-    """Megabytes of a graph as files."""
-    import openvino
-
     with tempfile.TemporaryDirectory(prefix="vit-openvino-") as folder:
         openvino.save_model(graph, Path(folder) / "model.xml", compress_to_fp16=False)
-        return sum(megabytes(file) for file in Path(folder).iterdir())
+        size = sum(megabytes(file) for file in Path(folder).iterdir())
+    return Engine(predict, size, **facts)
 
 
 def _quantised(graph, calibration: torch.Tensor):
     """The layers with weights in int8, with the scales of a transformer (nncf).
 
-    Attention's own products and the last layer keep their precision: they cost little time, and
-    rounding them moved the logits. Scales cover all that the calibration pictures showed; nncf's
-    default, the mean over pictures, cuts off the few large numbers that a ViT depends on. Large
-    columns are shared out between input and weights (SmoothQuant, Xiao et al. 2023, section 4.1).
-    Where the CPU has no units for bytes, weights take half the range, so that no sum overflows.
+    Attention's own products and the last layer keep their precision: rounding them moved the
+    logits. Scales cover all that the calibration pictures showed; nncf's default, the mean over
+    pictures, cuts off the few large numbers that a ViT depends on. Large columns are shared out
+    between input and weights (SmoothQuant, Xiao et al. 2023, section 4.1). Where the CPU has no
+    units for bytes, weights take half the range, so that no sum overflows.
     """
     from IPython.utils.capture import capture_output
 

@@ -1,8 +1,7 @@
 """The floor, an estimate of the time that the products alone need, and the machine's own rate.
 
 The roofline model (Williams, Waterman and Patterson 2009, Communications of the ACM) in its
-simplest form: operations of the network, divided by what the machine does a second in large
-matrix products.
+simplest form: operations, divided by those a second in large matrix products.
 """
 
 import time
@@ -55,8 +54,7 @@ def runs_in(fast: str, operations: Mapping[str, float]) -> dict[str, float]:
 def floor_ms(operations: Mapping[str, float], rates: Mapping[str, float]) -> float:
     """Milliseconds that the products of one picture need: each part at its format's rate.
 
-    Operations are those of `runs_in`, such as `{"int8": 2e9, "fp32": 5e8}`, rates those of
-    `matrix_rates`. NaN if nothing is known of the operations or a rate was not measured.
+    Operations are those of `runs_in`, rates those of `matrix_rates`. NaN where one is not known.
     """
     if not operations or not set(operations) <= set(rates):
         return float("nan")
@@ -66,12 +64,8 @@ def floor_ms(operations: Mapping[str, float], rates: Mapping[str, float]) -> flo
 def matrix_rates(device: torch.device | str = "cpu", seconds: float = 0.4) -> dict[str, float]:
     """The machine's own rate in large matrix products, in operations a second.
 
-    The best of the libraries at hand counts: PyTorch, and on a CPU ONNX Runtime too. Each is tried
-    for so many seconds in each number format.
-
-    Returns:
-        By number format (`fp32`, `int8`; where the hardware has it `bf16`; on a GPU also `fp16`)
-        the best rate seen. A format that no library here can multiply is left out.
+    By number format (`fp32`, `int8`; where the hardware has it `bf16`; on a GPU also `fp16`), the
+    best of PyTorch and, on a CPU, ONNX Runtime: each is tried for so many seconds.
     """
     device = torch.device(device)
     best: dict[str, float] = {}
@@ -81,10 +75,9 @@ def matrix_rates(device: torch.device | str = "cpu", seconds: float = 0.4) -> di
 
 
 def rate_table(rates: Mapping[str, float], operations: Mapping[str, float]):
-    """The rates of `matrix_rates` in words: a `DataFrame` by number format.
+    """The rates of `matrix_rates` with the floor of a network: `GOP/s` and `floor ms` by format.
 
-    Its columns: `GOP/s`; and for what `count_operations` returned the `floor ms`, with everything
-    in that format but what int8 leaves out.
+    Operations are those of `count_operations`, all in that format but what int8 leaves out.
     """
     import pandas as pd
 

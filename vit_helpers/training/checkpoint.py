@@ -29,11 +29,7 @@ started_from: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def prepare(folder: Path, model: nn.Module) -> None:
-    """Make the folder, and see whether checkpoints will fit, before hours of work.
-
-    Raises:
-        CourseError: If the folder cannot be made, or the disk has too little space.
-    """
+    """Make the folder, and see whether checkpoints will fit, before hours of work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -52,11 +48,7 @@ def prepare(folder: Path, model: nn.Module) -> None:
 
 
 def write(folder: Path, state: dict) -> None:
-    """Write the file. The old one stays until the new one is complete on the disk.
-
-    Raises:
-        CourseError: If it cannot be written.
-    """
+    """Write the file. The old one stays until the new one is complete on the disk."""
     try:
         with written_whole(folder / NAME) as part:
             torch.save(state, part)
@@ -72,11 +64,7 @@ def write(folder: Path, state: dict) -> None:
 
 
 def read(folder: Path) -> dict | None:
-    """What `write` wrote, or `None` where there is no checkpoint.
-
-    Raises:
-        CourseError: If the file is damaged, or none of this version of the course.
-    """
+    """What `write` wrote, or `None` where there is no checkpoint."""
     path = folder / NAME
     if not path.is_file():
         return None
@@ -105,21 +93,20 @@ def describe(model, optimizer, train_loader, val_loader, recipe: dict) -> dict:
         "optimizer": _describe_optimizer(optimizer),
         "training pictures": _describe_set(train_loader),
         "validation pictures": _describe_set(val_loader),
-        "start": fingerprint(model),
+        "start": _fingerprint(model),
     }
 
 
-def check_same_run(state: dict, here: dict, model: nn.Module) -> None:
+def check_same_run(there: dict, here: dict, model: nn.Module) -> None:
     """Raise `CourseError` that names the first difference between a checkpoint and this run."""
-    if difference := _difference(state, here, model):
+    if difference := _difference(there, here, model):
         raise CourseError(
             f"The checkpoint in this folder is of {difference}: use another folder, or delete the "
             "checkpoint."
         )
 
 
-def _difference(state: dict, here: dict, model: nn.Module) -> str:
-    there = state["run"]
+def _difference(there: dict, here: dict, model: nn.Module) -> str:
     for part in (name for name, about in here.items() if isinstance(about, dict)):
         other = f"other {part}" if part.endswith("s") else f"another {part}"
         for name in {**there[part], **here[part]}:
@@ -131,32 +118,23 @@ def _difference(state: dict, here: dict, model: nn.Module) -> str:
                 hidden = name in ("labels", "looks")
                 values = "they differ" if hidden else f"{old} there, {new} here"
                 return f"{other} ({name}: {values})"
-    known = there["start"] in (here["start"], started_from.get(model))
-    if known or _has_weights(model, state["best"]) or _has_weights(model, state["model"]):
-        return ""
-    return "a model that started from other weights"
+    same_start = there["start"] in (here["start"], started_from.get(model))
+    return "" if same_start else "a model that started from other weights"
 
 
-def fingerprint(model: nn.Module) -> str:
+def _fingerprint(model: nn.Module) -> str:
     """A digest of the weights that a run starts from, without those that start at random.
 
     These are a new head and the matrices of LoRA: in another process they are others.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in _body(model):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _body(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of peft
     body = {id(p) for p in getattr(inner, "base_model", inner).parameters()}
-    return [(n, p) for n, p in model.named_parameters() if id(p) in body and "lora_" not in n]
-
-
-def _has_weights(model: nn.Module, weights: dict) -> bool:
-    return all(torch.equal(p.detach().cpu(), weights[name]) for name, p in _body(model))
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in model.named_parameters():
+        if id(value) in body and "lora_" not in name:
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _describe_optimizer(optimizer) -> dict:
@@ -177,15 +155,22 @@ def _describe_optimizer(optimizer) -> dict:
 
 def labels_of(dataset) -> list[int] | None:
     """The labels of a data set, where it can tell them without opening a picture."""
+    stored, indices = _stored(dataset)
+    names = getattr(stored, "column_names", ())
+    if column := next((name for name in ("label", "labels") if name in names), None):
+        labels = list(stored[column])
+    else:
+        labels = getattr(stored, "labels", getattr(stored, "targets", None))
+    return None if labels is None else [int(labels[i]) for i in indices]
+
+
+def _stored(dataset) -> tuple:
+    """The data set without subsets and transforms, and the indices of its pictures in use."""
     if isinstance(dataset, torch.utils.data.Subset):
-        labels = labels_of(dataset.dataset)
-        return None if labels is None else [labels[i] for i in dataset.indices]
-    if hasattr(dataset, "with_format"):  # of the library datasets
-        plain = dataset.with_format(None)
-        name = next((n for n in ("label", "labels") if n in plain.column_names), None)
-        return None if name is None else list(plain[name])
-    labels = getattr(dataset, "labels", getattr(dataset, "targets", None))
-    return None if labels is None else [int(label) for label in labels]
+        stored, indices = _stored(dataset.dataset)
+        return stored, [indices[i] for i in dataset.indices]
+    plain = dataset.with_format(None) if hasattr(dataset, "with_format") else dataset
+    return plain, range(len(dataset))
 
 
 def _describe_set(loader) -> dict:
@@ -196,21 +181,19 @@ def _describe_set(loader) -> dict:
     about: dict = {"number": len(dataset)}
     if (labels := labels_of(dataset)) is not None:
         about["labels"] = hashlib.sha256(str(labels).encode()).hexdigest()
+    stored, indices = _stored(dataset)
     chosen = sorted({i * len(dataset) // LOOKED_AT for i in range(LOOKED_AT)})
-    looks = [look for index in chosen if (look := _look(dataset, index)) is not None]
+    looks = [look for i in chosen if (look := _look(stored, indices[i])) is not None]
     return about | ({"looks": torch.stack(looks)} if looks else {})
 
 
-def _look(dataset, index: int) -> torch.Tensor | None:
+def _look(stored, index: int) -> torch.Tensor | None:
     """A stored picture as 48 numbers, the same whatever machine decodes it."""
-    if isinstance(dataset, torch.utils.data.Subset):
-        return _look(dataset.dataset, dataset.indices[index])
-    if hasattr(dataset, "with_format"):  # of the library datasets
-        row = dataset.with_format(None)[index]
-        picture = next((value for value in row.values() if hasattr(value, "convert")), None)
-        picture = None if picture is None else np.array(picture.convert("RGB"))
+    if hasattr(stored, "column_names"):  # of the library datasets
+        row = stored[index].values()
+        picture = next((np.array(v.convert("RGB")) for v in row if hasattr(v, "convert")), None)
     else:
-        picture = dataset.pictures[index] if hasattr(dataset, "pictures") else None
+        picture = stored.pictures[index] if hasattr(stored, "pictures") else None
     if picture is None:
         return None
     return adaptive_avg_pool1d(torch.as_tensor(picture).float().cpu().flatten()[None] / 255, 48)[0]

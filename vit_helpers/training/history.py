@@ -10,8 +10,8 @@ class History:
     """What happened in a training.
 
     Attributes:
-        rows: One dictionary an epoch: losses and accuracies (0 to 1) of training and validation,
-            learning rate at its start, images/s of the training pass, seconds of all.
+        rows: One dictionary an epoch: losses, accuracies (0 to 1), learning rate at its start,
+            images/s of the training pass, seconds of all.
         steps: One dictionary a step: its number, the loss of its batch, its learning rate.
         interrupted: Whether Ctrl-C or the stop button ended the last call of `fit`.
     """
@@ -19,11 +19,6 @@ class History:
     rows: list[dict] = field(default_factory=list)
     steps: list[dict] = field(default_factory=list)
     interrupted: bool = False
-
-    def add_steps(self, pairs) -> None:
-        """Append steps from pairs of loss and learning rate."""
-        for step, (loss, rate) in enumerate(pairs, len(self.steps) + 1):
-            self.steps.append({"step": step, "loss": loss, "learning rate": float(rate)})
 
     @property
     def best_epoch(self) -> int:

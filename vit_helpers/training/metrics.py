@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from .. import models, runtime
-from ..errors import CourseError, whole_number
+from ..errors import CourseError
 from .precision import autocast, fastest_attention
 
 
@@ -55,16 +55,13 @@ class Evaluation:
         return float(cross_entropy(self.logits, self.labels))
 
 
-def evaluate(
-    model: nn.Module, loader, desc: str = "evaluate", *, any_label: bool = False
-) -> Evaluation:
+def evaluate(model: nn.Module, loader, desc: str = "evaluate") -> Evaluation:
     """Let a model answer on every picture of a loader, without learning.
 
     Args:
         model: A classifier.
         loader: Yields `(pixel_values, labels)`, or dictionaries with these two names.
         desc: Title of the bar.
-        any_label: Whether a label may have no output in the head.
 
     Raises:
         CourseError: If the loader is empty, a label has no output in the head, or the model
@@ -80,12 +77,9 @@ def evaluate(
     with torch.no_grad(), fastest_attention(model):
         for batch in runtime.bar(loader, desc):
             pixels, truth = unpack(batch)
-            if not any_label:
-                check_labels(truth, model)
-            if not labels:
-                models.check_input(model, pixels)
+            check_labels(truth, model)
             with autocast(device):
-                answer = model(pixel_values=pixels.to(device)).logits
+                answer = models.logits(model, pixels)
             labels.append(truth.cpu())
             logits.append(answer.float().cpu())
     return Evaluation(torch.cat(labels), torch.cat(logits))
@@ -124,13 +118,10 @@ def check_labels(labels: torch.Tensor, model: nn.Module) -> None:
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     """Where the true accuracy lies in 95 of 100 cases, given `correct` of `n` right answers.
 
-    Wilson's score interval (1927) stays within 0 and 1 and holds for small `n` and for shares
-    near 0 or 1, where "share plus or minus two deviations" does not.
+    Wilson's score interval (1927) holds for small `n` and for shares near 0 or 1, too.
     """
     from scipy.stats import binomtest
 
-    n = whole_number("n", n, 1)
-    correct = whole_number("correct", correct, 0, n)
     low, high = binomtest(correct, n).proportion_ci(method="wilson")
     return float(low), float(high)
 
@@ -138,13 +129,11 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
 def paired_difference(right_a, right_b) -> tuple[float, float, float, float]:
     """By how much one way beats another on the same pictures, and whether that is chance.
 
-    Two separate intervals often overlap although one way is clearly better: the pictures that
-    are hard for both make both intervals wide. A paired comparison counts only the pictures on
-    which the two differ.
+    Two separate intervals often overlap although one way is clearly better. A paired comparison
+    counts only the pictures on which the two differ.
 
     Args:
-        right_a: Whether each answer of the first way is right, (pictures,) or, with several
-            trainings, (seeds, pictures).
+        right_a: Whether each answer of the first way is right, (pictures,).
         right_b: The same of the second way, for the same pictures in the same order.
 
     Returns:
@@ -154,13 +143,10 @@ def paired_difference(right_a, right_b) -> tuple[float, float, float, float]:
     """
     from scipy.stats import bootstrap, permutation_test
 
-    a, b = (np.atleast_2d(np.asarray(right, dtype=float)) for right in (right_a, right_b))
-    if a.shape != b.shape or a.ndim != 2 or a.shape[1] < 2:
-        raise CourseError(
-            f"The answers to compare have the shapes {a.shape} and {b.shape}, but both must be of "
-            "the same pictures, at least two."
-        )
-    per_picture = a.mean(0) - b.mean(0)
+    a, b = (np.asarray(right, dtype=float) for right in (right_a, right_b))
+    if a.shape != b.shape:
+        raise CourseError(f"Answers of the shapes {a.shape} and {b.shape} are of other pictures.")
+    per_picture = a - b
     options = {"n_resamples": 10_000, "vectorized": True, "batch": 100, "random_state": 0}
     drawn = bootstrap((per_picture,), np.mean, method="percentile", **options)
     swapped = permutation_test((per_picture,), np.mean, permutation_type="samples", **options)

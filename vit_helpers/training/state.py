@@ -17,44 +17,35 @@ from ..errors import CourseError, number, one_of, whole_number
 from . import checkpoint
 from .history import History
 from .metrics import Evaluation, check_labels, unpack, unwrapped
-from .precision import fastest_attention
+from .precision import autocast, fastest_attention, train_mode
 
 SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 LOOK_EVERY = 10  # steps: reading a loss makes a GPU wait
+WEIGHT_DECAY = 0.01
 
 
 class OutOfMemory(CourseError):
     """A batch does not fit into the memory of the GPU."""
 
 
-def parameter_groups(
-    model: nn.Module, lr: float, head_lr: float | None = None, weight_decay: float = 0.01
-) -> list[dict]:
+def parameter_groups(model: nn.Module, lr: float, head_lr: float | None = None) -> list[dict]:
     """Parameter groups for AdamW, of what learns: the head may have a learning rate of its own.
 
     Matrices decay; biases and norms do not.
     """
-    lr = number("lr", lr, least=0)
-    head_lr = lr if head_lr is None else number("head_lr", head_lr, least=0)
-    weight_decay = number("weight_decay", weight_decay, least=0)
     head = {id(p) for p in models.head(model).parameters()}
     groups: dict[tuple[float, float], list] = {}
     for p in models.trainable(model):
-        rate = head_lr if id(p) in head else lr
-        groups.setdefault((rate, weight_decay if p.ndim > 1 else 0.0), []).append(p)
+        rate = head_lr if head_lr is not None and id(p) in head else lr
+        groups.setdefault((rate, WEIGHT_DECAY if p.ndim > 1 else 0.0), []).append(p)
     return [{"params": p, "lr": rate, "weight_decay": w} for (rate, w), p in groups.items()]
 
 
 class State:
-    """Keeps count of a training; see `loop.fit`, which uses it.
-
-    The recipe holds the numbers of `fit`; a checkpoint of another one is refused.
+    """Keeps count of a training for `loop.fit`; the recipe holds the numbers of `fit`.
 
     Several processes may share the work, with a model and a training loader that `accelerate` has
     prepared: then each counts its own part, and the first one prints and writes.
-
-    Raises:
-        CourseError: If training could not work.
     """
 
     def __init__(self, model: nn.Module, optimizer, train_loader, val_loader, recipe: dict):
@@ -105,7 +96,7 @@ class State:
             ) from None
 
     def epochs_to_do(self, stop_after: int | None) -> range:
-        """The numbers of the epochs that are left."""
+        """The epochs that are left."""
         last = self.recipe["epochs"]
         if stop_after is not None:
             last = min(last, whole_number("stop_after", stop_after, 1))
@@ -120,9 +111,11 @@ class State:
             for batch in self.train_loader:
                 pixels, labels = unpack(batch)
                 check_labels(labels, self.model)
-                if not self.rates:
-                    models.check_input(self.model, pixels)
-                self.rates.append(self.optimizer.param_groups[0]["lr"])
+                if not self.rates:  # without dropout: the random numbers stay as they are
+                    with autocast(self.device):
+                        models.logits(self.model.eval(), pixels[:1])  # raises for what doesn't fit
+                    train_mode(self.model)
+                self.rates.append(float(self.optimizer.param_groups[0]["lr"]))
                 yield pixels.to(self.device), labels.to(self.device)
                 self.bar.update()
         self.seconds_of_training = time.perf_counter() - self.began
@@ -154,13 +147,15 @@ class State:
             "train accuracy": totals[1] / totals[2],
             "validation loss": totals[3] / totals[5],
             "validation accuracy": totals[4] / totals[5],
-            "learning rate at start": float(self.rates[0]),
+            "learning rate at start": self.rates[0],
             "images/s": totals[2] / self.seconds_of_training,
             "seconds": time.perf_counter() - self.began,
         }
         if History([*self.history.rows, row]).best_epoch == self.epoch:
             self.kept, self.kept_epoch = self._weights(), self.epoch
-        self.history.add_steps(zip(losses, self.rates, strict=True))
+        pairs = zip(losses, self.rates, strict=True)
+        for step, (loss, rate) in enumerate(pairs, len(self.history.steps) + 1):
+            self.history.steps.append({"step": step, "loss": loss, "learning rate": rate})
         self.history.rows.append(row)
         if self.folder is not None:
             self.save()
@@ -181,7 +176,7 @@ class State:
             state = {
                 "run": self.run,
                 "rows": self.history.rows,
-                "steps": [[s["loss"], s["learning rate"]] for s in self.history.steps],
+                "steps": self.history.steps,
                 "model": weights,
                 # The same object where the last epoch is the best: torch writes its bytes once.
                 "best": weights if last_is_best else self.kept,
@@ -209,7 +204,7 @@ class State:
         )
         if (state := checkpoint.read(folder)) is not None:
             if self.rank == 0:  # the others judge by other validation pictures
-                checkpoint.check_same_run(state, self.run, self.model)
+                checkpoint.check_same_run(state["run"], self.run, self.model)
             self._load(state)
         checkpoint.started_from[self.model] = self.run["start"]
         if len(self.history.rows) < self.recipe["epochs"]:
@@ -225,8 +220,7 @@ class State:
         self.kept, self.kept_epoch = state["best"], state["best epoch"]
         for part in ("model", "optimizer", "scheduler", "scaler"):
             getattr(self, part).load_state_dict(state[part])
-        self.history.rows = state["rows"]
-        self.history.add_steps(state["steps"])
+        self.history.rows, self.history.steps = state["rows"], state["steps"]
         self.saved_epoch = len(self.history.rows)
         self._set_random_state(state["random"][self.rank])
         self._print(f"Going on after epoch {self.saved_epoch} of {self.recipe['epochs']}.")
