@@ -74,7 +74,7 @@ def test_saved_and_loaded_model_gives_the_same_logits(rt, tmp_path):
 
 
 def test_loading_what_was_not_saved_is_one_sentence(rt, tmp_path):
-    with pytest.raises(CourseError, match="no saved model"):
+    with pytest.raises(CourseError, match="cannot be loaded as an image classifier"):
         models.load(tmp_path)
 
 

@@ -399,7 +399,8 @@ def test_frozen_parts_do_not_move_and_cost_no_backward_pass(rt):
 
     def hook(name, output):
         tokens = output[0] if isinstance(output, tuple) else output
-        needs_graph.setdefault(name, tokens.requires_grad)
+        if torch.is_grad_enabled():  # not while a picture is tried first
+            needs_graph.setdefault(name, tokens.requires_grad)
 
     for i, block in enumerate(models.blocks(model)):
         block.register_forward_hook(lambda module, inputs, output, i=i: hook(i, output))

@@ -65,12 +65,8 @@ def load(path: str | Path, attn_implementation: str | None = None):
         `(model, processor)`.
 
     Raises:
-        CourseError: If there is no such model, a weight is missing from its file (the library
-            would put a random one there), or one is not a finite number.
+        CourseError: If there is no such model, or a weight is missing or not a finite number.
     """
-    path = os.path.expanduser(path)
-    if Path(path).exists() and not (Path(path) / "config.json").is_file():
-        raise CourseError(f"There is no saved model in {str(path)!r}: run the save cell first.")
     model = _from_pretrained(path, attn_implementation=attn_implementation)
     _check_finite(model, f"{str(path)!r}")
     return model.eval(), load_processor(path)
@@ -155,12 +151,7 @@ def plain_bf16_attention(
 
 @contextlib.contextmanager
 def attention(model: nn.Module, implementation: str):
-    """Within the `with` block, let a model compute the same attention in another way.
-
-    Args:
-        model: A model of transformers.
-        implementation: `sdpa` (fused), `eager` (can return its maps), or `plain_bf16` (above).
-    """
+    """Within the block, a model computes the same attention by `sdpa`, `eager` or `plain_bf16`."""
     from transformers import AttentionInterface
 
     AttentionInterface.register("plain_bf16", plain_bf16_attention)
@@ -176,12 +167,8 @@ def attention(model: nn.Module, implementation: str):
 def patch_dropout(model: nn.Module, keep: float):
     """Within the block, a model in training mode sees a random part of each picture's patches.
 
-    So every block has less to do. (Liu et al. 2022, "PatchDropout: Economizing Vision Transformers
-    Using Patch Dropout", section 3.)
-
-    Args:
-        model: A ViT with a [CLS] token in front of the patches.
-        keep: Share of the patches that stay, above 0, at most 1. With 1 nothing changes.
+    So every block has less to do. `keep` is the share that stays beside [CLS]. (Liu et al. 2022,
+    "PatchDropout: Economizing Vision Transformers Using Patch Dropout", section 3.)
     """
     number("keep", keep, above=0, most=1)
 
@@ -277,9 +264,6 @@ def timm_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     """The weights of a `ViTForImageClassification` under timm's names, as copies on the CPU.
 
     Such as `blocks.0.attn.qkv.weight`: there query, key and value are one matrix, in that order.
-
-    Raises:
-        CourseError: If the model has other parts than a ViT.
     """
     renamed = {}
     for name, weight in model.state_dict().items():

@@ -25,12 +25,9 @@ def export_deployable(model, processor, source: str | Path, path: str | Path) ->
 
     Args:
         model: The classifier, for the names of its classes.
-        processor: Its image processor.
+        processor: Its image processor; one that crops is refused.
         source: An ONNX file from `pixel_values` to `logits`, in any precision.
         path: Where to write. The file is there whole or not at all.
-
-    Raises:
-        CourseError: If the processor resizes in a way that the format does not know.
     """
     import onnx
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from .. import runtime
-from ..errors import one_of
 from .engines import Engine, cpu_has_int8, megabytes
 
 # How much of a large column SmoothQuant moves from the input to the weights, 0 to 1. Found on 150
@@ -39,7 +38,6 @@ def openvino_engine(
     """
     import openvino
 
-    one_of("precision", precision, ("f32", "bf16", "int8"))
     shape = openvino.PartialShape([-1, *example.shape[1:]])
     with torch.no_grad():
         graph = openvino.convert_model(network, example_input=example, input=shape)

@@ -4,6 +4,7 @@ The roofline model (Williams, Waterman and Patterson 2009, Communications of the
 simplest form: operations, divided by those a second in large matrix products.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -101,15 +102,11 @@ def _products(device: torch.device) -> Iterator[tuple[str, Callable]]:
     for name, dtype in formats.items():
         x, y = a.to(dtype), b.to(dtype)
         yield name, lambda x=x, y=y: x @ y
-    whole = [torch.randint(-127, 128, t.shape, device=device).to(torch.int8) for t in (a, b)]
-    try:
-        if on_cpu and not cpu_has_int8():
-            raise NotImplementedError  # emulated too; ONNX Runtime has kernels of its own
-        torch._int_mm(*whole)
-    except (RuntimeError, NotImplementedError):  # no such kernel in this torch or on this device
-        pass
-    else:
-        yield "int8", lambda: torch._int_mm(*whole)
+    if not on_cpu or cpu_has_int8():  # emulated too; ONNX Runtime has kernels of its own
+        whole = [torch.randint(-127, 128, t.shape, device=device).to(torch.int8) for t in (a, b)]
+        with contextlib.suppress(RuntimeError):  # no such kernel in this torch or on this device
+            torch._int_mm(*whole)
+            yield "int8", lambda: torch._int_mm(*whole)
     if on_cpu:
         yield "fp32", _onnx_product("float", "float", "MatMul", a, b)
         x, y = (20 * a.abs()).byte(), b.char()

@@ -8,8 +8,6 @@ import numpy as np
 from .. import runtime
 from ..errors import CourseError, one_of
 
-BOOTSTRAP_DRAWS = 1000
-
 
 def race(calls: dict[str, Callable], inputs: Sequence, rounds: int):
     """Time functions of one input, given by name, on the same inputs, in turns.
@@ -93,7 +91,7 @@ def speedup_interval(
     def speedup(drawn):
         return np.nanmedian(before[drawn]) / np.nanmedian(after[drawn])
 
-    options = {"n_resamples": BOOTSTRAP_DRAWS, "method": "percentile", "random_state": 0}
+    options = {"n_resamples": 1000, "method": "percentile", "random_state": 0}
     found = bootstrap((np.arange(rounds),), speedup, vectorized=False, **options)
     return tuple(map(float, found.confidence_interval))
 

@@ -6,9 +6,9 @@ another day needs in `checkpoint`, judging in `metrics`, training on cached feat
 
 from ..errors import old_names
 from .history import History
-from .loop import SCHEDULES, fit
+from .loop import fit
 from .metrics import Evaluation, evaluate, paired_difference, wilson_interval
 from .probes import cache_features, few_per_class, linear_probe, train_head
-from .state import OutOfMemory, parameter_groups
+from .state import SCHEDULES, OutOfMemory, parameter_groups
 
 __getattr__ = old_names(__name__)

@@ -99,27 +99,27 @@ def describe(model, optimizer, train_loader, val_loader, recipe: dict) -> dict:
 
 def check_same_run(there: dict, here: dict, model: nn.Module) -> None:
     """Raise `CourseError` that names the first difference between a checkpoint and this run."""
-    if difference := _difference(there, here, model):
+    for difference in _differences(there, here, model):
         raise CourseError(
             f"The checkpoint in this folder is of {difference}: use another folder, or delete the "
             "checkpoint."
         )
 
 
-def _difference(there: dict, here: dict, model: nn.Module) -> str:
+def _differences(there: dict, here: dict, model: nn.Module):
     for part in (name for name, about in here.items() if isinstance(about, dict)):
         other = f"other {part}" if part.endswith("s") else f"another {part}"
         for name in {**there[part], **here[part]}:
             old, new = there[part].get(name), here[part].get(name)
             if name == "looks" and old is not None and new is not None:
                 if old.shape != new.shape or not torch.allclose(old, new, atol=0.02):
-                    return f"{other} (they look different)"
+                    yield f"{other} (they look different)"
             elif old != new:
                 hidden = name in ("labels", "looks")
                 values = "they differ" if hidden else f"{old} there, {new} here"
-                return f"{other} ({name}: {values})"
-    same_start = there["start"] in (here["start"], started_from.get(model))
-    return "" if same_start else "a model that started from other weights"
+                yield f"{other} ({name}: {values})"
+    if there["start"] not in (here["start"], started_from.get(model)):
+        yield "a model that started from other weights"
 
 
 def _fingerprint(model: nn.Module) -> str:

@@ -9,9 +9,7 @@ from torch.nn.utils import clip_grad_norm_
 from .history import History
 from .metrics import evaluate
 from .precision import autocast, gradient_scaler, train_mode
-from .state import SCHEDULES, State
-
-__all__ = ["SCHEDULES", "fit"]
+from .state import State
 
 
 def fit(

@@ -58,10 +58,7 @@ class Evaluation:
 def evaluate(model: nn.Module, loader, desc: str = "evaluate") -> Evaluation:
     """Let a model answer on every picture of a loader, without learning.
 
-    Args:
-        model: A classifier.
-        loader: Yields `(pixel_values, labels)`, or dictionaries with these two names.
-        desc: Title of the bar.
+    The loader yields `(pixel_values, labels)`, or dictionaries with these two names.
 
     Raises:
         CourseError: If the loader is empty, a label has no output in the head, or the model
@@ -134,7 +131,7 @@ def paired_difference(right_a, right_b) -> tuple[float, float, float, float]:
 
     Args:
         right_a: Whether each answer of the first way is right, (pictures,).
-        right_b: The same of the second way, for the same pictures in the same order.
+        right_b: The same of the second way.
 
     Returns:
         `(difference, low, high, p)`: share right of a minus share right of b; its 95 % interval,

@@ -15,12 +15,8 @@ from .metrics import evaluate
 def cache_features(model: nn.Module, loader):
     """What the head sees of every picture: for a ViT, the [CLS] token after the last LayerNorm.
 
-    Args:
-        model: A ViT classifier.
-        loader: As for `evaluate`; without augmentation and in a fixed order.
-
     Returns:
-        `(features (N, width), labels (N,))` as NumPy arrays, ready for scikit-learn.
+        `(features (N, width), labels (N,))` as NumPy arrays, in the order of the loader.
     """
     head = models.head(model)
     layers = head if isinstance(head, nn.ModuleList) else [head]  # a DeiT may have two
@@ -40,10 +36,9 @@ def cache_features(model: nn.Module, loader):
 
 
 def linear_probe(features, labels):
-    """Fit a logistic regression on features: the cheapest way to ask what a model knows.
+    """Fit a logistic regression on features (N, width) and labels (N,): what does a model know?
 
-    Features (N, width) and labels (N,) are those of `cache_features`; each column is standardised
-    first. The result is a scikit-learn classifier with `predict` and `score`.
+    Each column is standardised first. The result is a scikit-learn classifier.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -85,11 +80,7 @@ def train_head(features, labels, *, lr: float, steps: int, seed: int = 0):
 
 
 def few_per_class(labels, count: int, seed: int = 0) -> np.ndarray:
-    """Indices of `count` random pictures of every class, in ascending order.
-
-    Raises:
-        CourseError: If a class has fewer pictures than that.
-    """
+    """Indices of `count` random pictures of every class, in ascending order."""
     import pandas as pd
 
     labels = pd.Series(np.asarray(labels))
