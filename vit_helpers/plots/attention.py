@@ -210,7 +210,7 @@ def attention_by_layer(distance, bits, sinks, *, even_distance: float, even_bits
             style = {"color": ORANGE, "mfc": "none", "ms": 5, "label": "gives most to one token"}
             ax.plot(x[sinks], value[sinks], "o", **style)
             for layer in np.flatnonzero(sinks.any(axis=1)):
-                at = (layer + 0.45, value[layer][sinks[layer]].mean())
+                at = (x[layer][sinks[layer]].max() + 0.2, value[layer][sinks[layer]].mean())
                 ax.text(*at, f"{sinks[layer].sum()}", fontsize=9, va="center")
         rest = np.where(sinks, np.nan, value)
         some = np.isfinite(rest).any(axis=1)

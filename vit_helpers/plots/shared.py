@@ -162,7 +162,7 @@ def image_grid(
     if title:
         plot.suptitle(title, fontsize=11)
     words = [f"{len(pictures)} pictures in {len(axes)} row{'s' * (len(axes) > 1)}.", title]
-    words.append("; ".join(titles or []).replace("\n", " "))
+    words.append("; ".join(map(str, titles or [])).replace("\n", " "))
     return finish(plot, alt or " ".join(filter(None, words)))
 
 
