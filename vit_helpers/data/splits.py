@@ -179,9 +179,9 @@ def load_folder(folder: str | Path):
     for split in (split for split in SPLIT_WORDS if split in parts):
         try:
             alike = [with_classes(part, names) for part in parts[split]]
-        except CourseError as error:
+            found[split] = datasets.concatenate_datasets(alike)
+        except (CourseError, ValueError) as error:
             raise CourseError(f"The split {split!r} of {str(folder)!r}: {error}") from None
-        found[split] = datasets.concatenate_datasets(alike)
     return datasets.DatasetDict(found)
 
 
@@ -218,8 +218,8 @@ def _read_parquet(file: Path):
         if dataset.features.get("label") == datasets.Value("string"):
             dataset = dataset.class_encode_column("label")
         class_names(dataset)
-        dataset = dataset.rename_columns({image_column(dataset): "image"})
-        return dataset.select_columns(["image", "label"])
+        column = image_column(dataset)
+        return dataset.select_columns([column, "label"]).rename_columns({column: "image"})
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CourseError(f"{str(file)!r} cannot be read as parquet: {reason}") from None
@@ -234,12 +234,13 @@ def _picture_splits(folder: Path) -> dict:
     found = {}
     for split, by_class in pictures_by_class(folder).items():
         names = sorted(name for name, files in by_class.items() if files)
-        label = datasets.ClassLabel(names=names)
-        features = datasets.Features({"image": datasets.Image(), "label": label})
-        rows = [(str(file), i) for i, name in enumerate(names) for file in by_class[name]]
-        if rows:
-            paths, labels = zip(*rows, strict=True)
-            columns = {"image": list(paths), "label": list(labels)}
+        columns = {
+            "image": [str(file) for name in names for file in by_class[name]],
+            "label": [label for label, name in enumerate(names) for _ in by_class[name]],
+        }
+        kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+        if names:
+            features = datasets.Features(kinds)
             found[split] = [datasets.Dataset.from_dict(columns, features=features)]
     return found
 
