@@ -93,7 +93,8 @@ def speedup_interval(
 
     options = {"n_resamples": 1000, "method": "percentile", "random_state": 0}
     found = bootstrap((np.arange(rounds),), speedup, vectorized=False, **options)
-    return tuple(map(float, found.confidence_interval))
+    low, high = found.confidence_interval
+    return float(low), float(high)
 
 
 def _by_round(series: Sequence[float], rounds: int) -> np.ndarray:

@@ -157,10 +157,9 @@ def labels_of(dataset) -> list[int] | None:
     """The labels of a data set, where it can tell them without opening a picture."""
     stored, indices = _stored(dataset)
     names = getattr(stored, "column_names", ())
-    if column := next((name for name in ("label", "labels") if name in names), None):
-        labels = list(stored[column])
-    else:
-        labels = getattr(stored, "labels", getattr(stored, "targets", None))
+    column = next((name for name in ("label", "labels") if name in names), None)
+    labels = getattr(stored, "labels", getattr(stored, "targets", None))
+    labels = list(stored[column]) if column else labels
     return None if labels is None else [int(labels[i]) for i in indices]
 
 
