@@ -225,8 +225,8 @@ FULL = {
         "KEEP": 1.0, "EPOCHS": 5, "lr": 5e-5, "(losses, checks)": 5e-5, "few": 2000,
     },
     "04_transfer_flowers102": {
-        "val_part": None, "test_part": None, "EPOCHS": 15, "KEEP": 1.0, "few": None,
-        "judges": None, "(SIDE, WAY_EPOCHS)": 5,
+        "val_part": None, "test_part": None, "EPOCHS": 15, "KEEP": 1.0,
+        "kinds": 102, "(SIDE, WAY_EPOCHS)": 5,
     },
 }  # fmt: skip
 
