@@ -41,11 +41,11 @@ def _said_plainly(path: str | Path):
         raise CourseError(text) from None
 
 
-def load_processor(path: str | Path):
-    """The image processor in a folder of `save_pretrained` or of an id of the Hub."""
+def load_processor(path: str | Path | None = None):
+    """The image processor of a model, as `load` takes it; `None` for the course's own."""
     from transformers import AutoImageProcessor
 
-    path = os.path.expanduser(path)
+    path = os.path.expanduser(path or runtime.current().locate("classifier"))
     with _said_plainly(path):
         processor = AutoImageProcessor.from_pretrained(path, use_fast=True)
     if not np.all(getattr(processor, "image_std", None) or 1):
@@ -72,12 +72,18 @@ def load(path: str | Path, attn_implementation: str | None = None):
     return model.eval(), load_processor(path)
 
 
-def load_with_new_head(class_names: list[str], path: str | Path | None = None):
+def load_classifier(attn_implementation: str | None = None):
+    """The course's own classifier with its processor, as `load` gives them."""
+    return load(runtime.current().locate("classifier"), attn_implementation)
+
+
+def load_with_new_head(class_names: list[str], path: str | Path | None = None, *, place=None):
     """A pre-trained body under a new, random head for other classes, on the device.
 
     Args:
         class_names: Names of the new classes, in the order of their labels.
         path: As for `load`; `None` for the course's own model.
+        place: The first edition's word for `path`.
 
     Raises:
         CourseError: If there is no such model, or a weight of its body is missing.
@@ -85,7 +91,7 @@ def load_with_new_head(class_names: list[str], path: str | Path | None = None):
     if len(class_names) != len(set(class_names)) or not class_names:
         raise CourseError(f"{list(class_names)[:5]} must be one or more different class names.")
     return _from_pretrained(
-        path or runtime.current().locate("classifier"),
+        path or place or runtime.current().locate("classifier"),
         num_labels=len(class_names),
         ignore_mismatched_sizes=True,  # the head's size differs from the checkpoint's on purpose
         **label_maps(class_names),
