@@ -45,7 +45,8 @@ def load_processor(path: str | Path | None = None):
     """The image processor of a model, as `load` takes it; `None` for the course's own."""
     from transformers import AutoImageProcessor
 
-    path = os.path.expanduser(path or runtime.current().locate("classifier"))
+    path = path or runtime.current().locate("classifier")
+    path = Path(path).expanduser().as_posix()  # an id of the Hub keeps its slash
     with _said_plainly(path):
         processor = AutoImageProcessor.from_pretrained(path, use_fast=True)
     if not np.all(getattr(processor, "image_std", None) or 1):
@@ -102,7 +103,7 @@ def _from_pretrained(path, **kwargs):
     """A model with all weights of its file; those of a head with `num_labels` may be random."""
     from transformers import AutoModelForImageClassification
 
-    path = os.path.expanduser(path)
+    path = Path(path).expanduser().as_posix()  # an id of the Hub keeps its slash
     with _said_plainly(path):
         model, info = AutoModelForImageClassification.from_pretrained(
             str(path), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
@@ -348,7 +349,7 @@ def save(model: nn.Module, processor, folder: str | Path) -> Path:
         CourseError: If a weight is not a finite number, LoRA's matrices are not merged, or the
             folder cannot be written.
     """
-    folder = Path(os.path.expanduser(folder))
+    folder = Path(folder).expanduser()
     _check_finite(model, "The model")
     if any("lora_" in name for name in model.state_dict()):
         raise CourseError(

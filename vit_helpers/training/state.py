@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import math
-import os
 import time
 import traceback
 from pathlib import Path
@@ -68,7 +67,7 @@ class State:
     def kept_in(self, folder: str | Path | None, scheduler, scaler):
         """Go on from the checkpoint in a folder, and leave the best weights, whatever happens."""
         self.scheduler, self.scaler = scheduler, scaler
-        self._begin(None if folder is None else Path(os.path.expanduser(folder)))
+        self._begin(None if folder is None else Path(folder).expanduser())
         self.optimizer.zero_grad()  # nothing left of an earlier, interrupted step
         memory_full = False
         try:
