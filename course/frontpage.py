@@ -28,7 +28,7 @@ PICTURES = {
     "01_classify": Picture("batch-code", (0, 0, 0.5, 0.46)),
     "02_finetune_cifar10": Picture("train", (0, 0, 0.485, 1)),
     "03_attention": Picture("relevance-plot", (0, 0, 0.87, 0.47)),
-    "04_transfer_flowers102": Picture("mine-answers", (0, 0, 0.5, 0.49)),
+    "04_transfer_flowers102": Picture("mine", (0, 0, 0.5, 0.49)),
     "05_efficient_inference": Picture("figure"),
 }
 WIDTH, QUALITY, AIMS = 800, 85, 3
