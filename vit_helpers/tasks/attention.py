@@ -173,7 +173,7 @@ class HidePatches(Task):
 
 
 def masked(maps: torch.Tensor, count: int, size) -> torch.Tensor:
-    """1 on the pixels of the `count` highest patches, else 0: shape (B, 1, *size)."""
+    """1 on the pixels of the `count` highest patches, else 0: (B, 1, height, width)."""
     rank = maps.flatten(1).argsort(dim=1, descending=True).argsort(dim=1)
     mask = (rank < count).view_as(maps)[:, None].float()
     return torch.nn.functional.interpolate(mask, size=size)
