@@ -222,7 +222,7 @@ def test_checkpoints_are_read_as_data():
 FULL = {
     "02_finetune_cifar10": {
         "train_part": None, "random_cut": None, "val_part": None, "test_part": None, "BATCH": 64,
-        "KEEP": 1.0, "EPOCHS": 5, "lr": 5e-5, "(losses, checks)": 5e-5, "few": 2000,
+        "KEEP": 1.0, "EPOCHS": 5, "lr": 5e-5, "head_lr": 5e-4, "few": 2000,
     },
     "04_transfer_flowers102": {
         "val_part": None, "test_part": None, "EPOCHS": 15, "KEEP": 1.0,
