@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vit_helpers.errors import CourseError
+from vit_helpers.errors import exit_status
 
 RESULTS = Path(__file__).resolve().parent.parent / "build" / "bench"
 
@@ -38,19 +38,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Measure. Returns the exit status."""
     options = parser().parse_args(arguments)
-    try:
-        return _inference(options) if options.kind == "inference" else _training(options)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # such as a file where --to wants a folder
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped: what is written is whole.", file=sys.stderr)
-        return 130
+    command = _inference if options.kind == "inference" else _training
+    return exit_status(lambda: command(options))
 
 
 def _inference(options: argparse.Namespace) -> int:

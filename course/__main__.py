@@ -5,7 +5,7 @@ import io
 import sys
 from pathlib import Path
 
-from vit_helpers.errors import CourseError
+from vit_helpers.errors import exit_status
 
 from . import BUILD, ROOT, address
 
@@ -47,52 +47,44 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
     options = parser().parse_args(arguments)
-    try:
-        if options.command == "stamp":  # with nothing but Python, so before the other imports
-            return stamp(options.repository)
-        from . import runner
+    return exit_status(lambda: _run(options))
 
-        if options.command == "run":
-            return runner.run(options.notebooks, options.to, options.record)
-        if options.command == "refresh":
-            return runner.refresh(options.notebooks)
-        if options.command == "solve":
-            return runner.solve(options.notebooks, options.to, options.run)
-        if options.command == "assignments":
-            from . import assignments
 
-            for path in assignments.write(runner.find(options.notebooks), options.to):
-                print(path)
-            return 0
-        if options.command == "progress":
-            return progress(options.folder)
-        if options.command == "site":
-            from . import book  # needs Sphinx, which no learner has
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "stamp":  # with nothing but Python, so before the other imports
+        return stamp(options.repository)
+    from . import runner
 
-            options.to.mkdir(parents=True, exist_ok=True)
-            return book.build(options.to)
-        if options.command == "live":
-            from .live import build
+    if options.command == "run":
+        return runner.run(options.notebooks, options.to, options.record)
+    if options.command == "refresh":
+        return runner.refresh(options.notebooks)
+    if options.command == "solve":
+        return runner.solve(options.notebooks, options.to, options.run)
+    if options.command == "assignments":
+        from . import assignments
 
-            one_file = options.to.with_name(f"vit-{options.to.name}.html")
-            status = build.build(options.to, one_file, options.model)
-            if options.film:
-                from .live import film
+        for path in assignments.write(runner.find(options.notebooks), options.to):
+            print(path)
+        return 0
+    if options.command == "progress":
+        return progress(options.folder)
+    if options.command == "site":
+        from . import book  # needs Sphinx, which no learner has
 
-                film.film(options.to, ROOT / "docs" / "pictures" / "live.webp")
-            return status
-        return runner.test(options.only)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # such as a file where --to wants a folder
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped: what is written is whole.", file=sys.stderr)
-        return 130
+        options.to.mkdir(parents=True, exist_ok=True)
+        return book.build(options.to)
+    if options.command == "live":
+        from .live import build
+
+        one_file = options.to.with_name(f"vit-{options.to.name}.html")
+        status = build.build(options.to, one_file, options.model)
+        if options.film:
+            from .live import film
+
+            film.film(options.to, ROOT / "docs" / "pictures" / "live.webp")
+        return status
+    return runner.test(options.only)
 
 
 def stamp(repository: str) -> int:

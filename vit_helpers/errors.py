@@ -29,6 +29,23 @@ def show_sentences() -> None:
         sys.excepthook = show
 
 
+def exit_status(command) -> int:
+    """What a command line ends with: `command()`, or 2 after a sentence, or 130 after Ctrl-C."""
+    try:
+        return command()
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # such as a file where --to wants a folder
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped: what is written is whole.", file=sys.stderr)
+        return 130
+
+
 def one_of(name, value, allowed):
     """Return `value` if it is one of `allowed`, else raise a `CourseError` that lists them."""
     if value in allowed:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from .. import resources, runtime
-from ..errors import CourseError, number, whole_number
+from ..errors import CourseError, exit_status, number, whole_number
 
 # Commands for maintainers, and the package of the repository that has them.
 ELSEWHERE = dict.fromkeys("run test solve refresh site progress stamp".split(), "course")
@@ -75,27 +75,19 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments and arguments[0] in ELSEWHERE:
         return _pass_on(arguments)
     options = parser().parse_args(arguments)
-    try:
-        if options.command == "doctor":
-            from . import doctor
+    return exit_status(lambda: _run(options))
 
-            return doctor.run()
-        if options.command == "prefetch":
-            return prefetch(options.to)
-        from . import train  # needs torch, which the other commands do without
 
-        return train.run(options)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # such as a file where --to wants a folder
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return 130
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "doctor":
+        from . import doctor
+
+        return doctor.run()
+    if options.command == "prefetch":
+        return prefetch(options.to)
+    from . import train  # needs torch, which the other commands do without
+
+    return train.run(options)
 
 
 def prefetch(to: Path | None) -> int:
