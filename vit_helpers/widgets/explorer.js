@@ -85,16 +85,8 @@ function percent(share) {
 }
 
 function strongest(weights, special, count) {
-  const order = [];
-  for (let i = special; i < weights.length; i++) {
-    let at = order.length;
-    while (at > 0 && weights[order[at - 1]] < weights[i]) at--;
-    if (at < count) {
-      order.splice(at, 0, i);
-      if (order.length > count) order.pop();
-    }
-  }
-  return order;
+  const order = Array.from({ length: weights.length - special }, (_, i) => special + i);
+  return order.sort((a, b) => weights[b] - weights[a]).slice(0, count);
 }
 
 // --- small helpers of the page ---------------------------------------------------------------
