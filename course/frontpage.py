@@ -18,24 +18,52 @@ from . import address, read_notebook
 
 
 class Picture(NamedTuple):
-    """The figure that stands for a notebook, and the part of it that is shown."""
+    """What stands for a notebook: a part of one figure, its description, and two of the aims."""
 
     cell: str  # id of the cell
-    box: tuple[float, float, float, float] = (0, 0, 1, 1)  # left, top, right, bottom, as shares
+    box: tuple[float, float, float, float]  # left, top, right, bottom, as shares of the figure
+    words: str  # without results: the next run may have others
+    aims: tuple[int, int]  # counted from 1, as they stand in the notebook's title
 
 
+# Each part can be read at a width of 400 pixels: few things, and large letters.
 PICTURES = {
-    "01_classify": Picture("batch-code", (0, 0, 0.5, 0.46)),
-    "02_finetune_cifar10": Picture("train", (0, 0, 0.485, 1)),
-    "03_attention": Picture("relevance-plot", (0, 0, 0.87, 0.47)),
-    "04_transfer_flowers102": Picture("mine", (0, 0, 0.5, 0.49)),
-    "05_efficient_inference": Picture("figure"),
+    "01_classify": Picture(
+        "patches",
+        (0.334, 0, 1, 1),
+        "A cat of 224 by 224 pixels, and the same picture cut into 196 patches",
+        (3, 4),
+    ),
+    "02_finetune_cifar10": Picture(
+        "compare",
+        (0, 0, 0.8, 1),
+        "Bars of accuracy: pre-trained, from scratch, and regression on raw pixels",
+        (2, 6),
+    ),
+    "03_attention": Picture(
+        "relevance-plot",
+        (0, 0.49, 0.445, 0.735),
+        "A bird, and on it the patches that speak for bird",
+        (3, 5),
+    ),
+    "04_transfer_flowers102": Picture(
+        "mine",
+        (0, 0, 0.5, 0.245),
+        "Three drawings, each with the answer of the model and its confidence",
+        (5, 7),
+    ),
+    "05_efficient_inference": Picture(
+        "figure",
+        (0, 0.47, 0.635, 1),
+        "How many times faster some engines are, with intervals",
+        (2, 5),
+    ),
 }
-WIDTH, QUALITY, AIMS = 800, 85, 3
-# A third of the page beside the words; on a phone as wide as the page, above them.
+WIDTH, QUALITY = 800, 85
+# Beside the words; on a phone as wide as the page, above them.
 PICTURE = """\
 <picture><source media="(max-width: 600px)" srcset="{file}" width="94%">
-<img align="left" width="26%" src="{file}" alt="{words}"></picture>"""
+<img align="left" width="27%" src="{file}" alt="{words}"></picture>"""
 MINUTES = re.compile(r"Measured on two CPU cores: .*")
 MARKS = "<!-- notebooks -->\n", "<!-- /notebooks -->"
 MEASURED_MARKS = "<!-- measured -->\n", "<!-- /measured -->"
@@ -48,7 +76,7 @@ def update(root: Path) -> None:
     folder = root / "docs" / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     for stem in PICTURES:
-        (folder / f"{stem}.webp").write_bytes(picture(root, stem)[0])
+        (folder / f"{stem}.webp").write_bytes(picture(root, stem))
     for path, text in texts(root).items():
         path.write_text(text, encoding="utf-8", newline="\n")
     for stem in PICTURES:
@@ -75,37 +103,33 @@ def between(text: str, marks: tuple[str, str], new: str) -> str:
     return before + marks[0] + "\n" + new + "\n" + marks[1] + after
 
 
-def picture(root: Path, stem: str) -> tuple[bytes, str]:
-    """The figure that stands for a notebook, as a small WebP, and its first words.
+def picture(root: Path, stem: str) -> bytes:
+    """The part of a figure that stands for a notebook, as a small WebP.
 
     Raises:
         CourseError: If the notebook has no such cell, or the cell no saved figure.
     """
     from PIL import Image
 
-    cell, box = PICTURES[stem]
-    data, alt = _figure(root, stem, cell)
+    data = _figure(root, stem, PICTURES[stem].cell)
     image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-    edges = [
-        round(share * side) for share, side in zip(box, (*image.size, *image.size), strict=True)
-    ]
+    sides = (*image.size, *image.size)
+    edges = [round(share * n) for share, n in zip(PICTURES[stem].box, sides, strict=True)]
     image = image.crop((edges[0], edges[1], edges[2], edges[3]))
     image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=QUALITY, method=6)
-    return buffer.getvalue(), alt
+    return buffer.getvalue()
 
 
-def _figure(root: Path, stem: str, cell: str) -> tuple[str, str]:
-    """A saved picture in base64, and the first words that describe it."""
+def _figure(root: Path, stem: str, cell: str) -> str:
+    """A saved picture in base64."""
     notebook = json.loads((root / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
     cells = [c for c in notebook["cells"] if c.get("id") == cell]
     for output in (output for c in cells for output in c["outputs"]):
         for kind in ("image/png", "image/webp", "image/jpeg"):
             if kind in output.get("data", {}):
-                alt = output["metadata"][kind]["alt"]
-                words = re.findall(r"^.{30,}?(?=[.;] |[.;]?$)", alt)[0]
-                return output["data"][kind], words.replace('"', "'")
+                return output["data"][kind]
     raise CourseError(
         f"{stem}.ipynb has no saved figure in a cell {cell!r}: mend PICTURES in "
         "course/frontpage.py, or run `make refresh`."
@@ -120,15 +144,15 @@ def notebook_rows(root: Path) -> str:
     cpu, gpu, card = minutes(root)
     rows = []
     for stem in PICTURES:
-        _, words = _figure(root, stem, PICTURES[stem].cell)
-        told = [f"{in_words(cpu[stem])} on two CPU cores"] if stem in cpu else []
+        told = [in_words(cpu[stem])] if stem in cpu else []  # the README says of what machine
         told += [f"{in_words(gpu[stem])} on a GPU ({card})"] if stem in gpu else []
-        aims = re.findall(r"^- (.+)$", _first_cell(root, stem), re.M)[:AIMS]
+        aims = re.findall(r"^- (.+)$", _first_cell(root, stem), re.M)
+        chosen = [aims[number - 1] for number in PICTURES[stem].aims]
         rows.append(
-            PICTURE.format(file=f"docs/pictures/{stem}.webp", words=words)
+            PICTURE.format(file=f"docs/pictures/{stem}.webp", words=PICTURES[stem].words)
             + f"\n[**{name(root, stem)}**](notebooks/{stem}.ipynb)"
             + (f", {', '.join(told)}" if told else "")
-            + f'<br>You will {"; ".join(aims)}.<!-- badge: {stem} --><br clear="left">\n'
+            + f'<br>You will {"; ".join(chosen)}.<!-- badge: {stem} --><br clear="left">\n'
         )
     return "\n".join(rows)
 
