@@ -74,6 +74,9 @@ CALLED = (
     "widgets",
     "tasks",
 )
+# The pages of `docs/`, in the order of the side bar: Sphinx refuses one that is in neither.
+AROUND = ("instructor", "glossary", "running", "when", "accessibility")
+INSIDE = ("maintainers", "measured")
 EXPLORER = "03_attention", "explorer-code"  # the notebook and the cell that show it
 HOME_LINK = re.compile(r"\]\((?:\.\./)*README\.md(#[^)]*)?\)")
 # A picture of the README; on the site a style says how wide it is.
@@ -196,10 +199,14 @@ def contents(source: Path) -> dict[str, list[str]]:
     return {
         "In the browser": ["live-page"],
         "Notebooks": sorted(named("notebooks/*.ipynb")),
-        "Around them": sorted(named("docs/*.md")) + named("hub-edition.md"),
+        "Around them": [*(f"docs/{name}" for name in AROUND), *named("hub-edition.md")],
         "Reference": ["reference/index"],
         "The offline kit": sorted(named("vit_helpers/offline_kit/cards/*.md")),
-        "For maintainers": ["CONTRIBUTING", "CODE_OF_CONDUCT"],
+        "For maintainers": [
+            *(f"docs/{name}" for name in INSIDE),
+            "CONTRIBUTING",
+            "CODE_OF_CONDUCT",
+        ],
     }
 
 

@@ -46,6 +46,12 @@ def test_markdown_for_the_web_asks_no_other_host():
     assert book.for_the_web("[home](../README.md#run-it)") == "[home](/index.md#run-it)"
 
 
+def test_the_front_page_of_the_site_opens_the_live_page():
+    page = book.front_page((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert '<a href="live/index.html">' in page and "](live-page.md)" in page
+    assert "`make live`" not in page
+
+
 def test_an_explorer_that_is_not_the_saved_one_is_refused(monkeypatch):
     path = next(p for p in runner.find() if p.stem == book.EXPLORER[0])
     other = SimpleNamespace(poster=SimpleNamespace(alt="Other maps."))
