@@ -146,10 +146,23 @@ def test_a_container_may_use_a_part_of_its_machine(monkeypatch, tmp_path):
     assert line.state == "note"
     assert line.text == "1.0 of 2.0 GiB free (the limit of this container)"
     assert "give the container more" in line.fix
+    # What was read from files is given back when somebody wants it.
+    (tmp_path / "memory.stat").write_text(f"file 1\ninactive_file {GIB // 2}\n", encoding="utf-8")
+    assert doctor.memory().text.startswith("1.5 of 2.0 GiB free")
     (tmp_path / "cpu.max").write_text("max 100000", encoding="utf-8")
     (tmp_path / "memory.max").write_text("max", encoding="utf-8")
     assert doctor.usable_cores() == 64
     assert doctor.memory().state == "ok"
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("250000", 2.5), ("-1", 64)])
+def test_a_container_of_the_older_kind(monkeypatch, tmp_path, quota, cores):
+    monkeypatch.setattr(doctor, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    (tmp_path / "cpu").mkdir()
+    for part, number in (("quota", quota), ("period", "100000")):
+        (tmp_path / "cpu" / f"cpu.cfs_{part}_us").write_text(number + "\n", encoding="utf-8")
+    assert doctor.usable_cores() == cores
 
 
 # --- files and network ---------------------------------------------------------------------------

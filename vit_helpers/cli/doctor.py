@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from ..resources import packages
 GIB = 2**30
 MEMORY = 4 * GIB  # the largest notebook in the quick profile, and room for the rest
 CONTROL_GROUPS = Path("/sys/fs/cgroup")  # Linux: what a container may use
+STATISTICS = ("memory.stat", "memory/memory.stat")
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 GET_TORCH = "see https://pytorch.org/get-started"
 
@@ -164,7 +166,7 @@ def processor() -> list[Line]:
 
     able = runtime.cpu_abilities()
     threads, cores = torch.get_num_threads(), usable_cores()
-    text = f"{able.get('cpu_name') or platform.machine()}, {threads} threads on {cores:g} cores"
+    text = f"{able.get('cpu_name') or platform.machine()}, cores: {cores:g}, threads: {threads}"
     fix = ""
     if threads > max(1, cores):
         fix = f"set OMP_NUM_THREADS={max(1, int(cores))}: more threads than cores slow each other"
@@ -188,7 +190,8 @@ def usable_cores() -> float:
     """How many cores this process may use: in a container or a batch job, not all."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     count = float(len(affinity(0)) if affinity else os.cpu_count() or 1)
-    quota, period = [*_of_the_container("cpu.max").split(), "", ""][:2]
+    version_1 = [_of_the_container(f"cpu/cpu.cfs_{part}_us") for part in ("quota", "period")]
+    quota, period = _of_the_container("cpu.max").split() or version_1
     return min(count, int(quota) / int(period)) if quota.isdigit() and period.isdigit() else count
 
 
@@ -201,8 +204,10 @@ def memory() -> Line:
     limit = _of_the_container("memory.max", "memory/memory.limit_in_bytes")
     if limit.isdigit() and int(limit) < total:
         used = _of_the_container("memory.current", "memory/memory.usage_in_bytes")
+        # Files that were read count as used until somebody wants their memory.
+        files = re.search(r"^inactive_file (\d+)", _of_the_container(*STATISTICS), re.M)
         total, where, more = int(limit), " (the limit of this container)", "give the container more"
-        free = min(free, total - int(used or 0))
+        free = min(free, total - int(used or 0) + int(files[1] if files else 0))
     text = f"{_gib(free)} of {_gib(total)} GiB free{where}"
     return check(free >= MEMORY, "memory", text, f"{more}: {MEMORY // GIB} GiB are wanted")
 
