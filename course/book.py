@@ -269,6 +269,7 @@ def wake_explorer(notebook) -> None:
 def explorer_of_the_course():
     """The explorer as the cell `explorer-code` of notebook 03 makes it: an `AttentionExplorer`."""
     import torch
+    from transformers import AutoModelForImageClassification
 
     from vit_helpers import attention, images, models, runtime
     from vit_helpers.widgets import explorer
@@ -277,7 +278,9 @@ def explorer_of_the_course():
 
     with contextlib.redirect_stdout(None):
         rt = runtime.start("classifier", "photo")
-    model, processor = models.load(rt.locate("classifier"), attn_implementation="eager")
+    path = rt.locate("classifier")
+    model = AutoModelForImageClassification.from_pretrained(path, attn_implementation="eager")
+    model, processor = model.eval().to(rt.device), models.load_processor(path)
     photo = images.load_image()
     pixels = images.to_pixels(photo, processor).to(model.device)
     attn = maps(model, pixels).cpu()

@@ -404,11 +404,11 @@ def test(only: str = "all") -> int:
     if only == "solved":
         env["VIT_RESULTS"] = str(SOLVED)
     if only == "all":
-        return _step("lint", env) or _side_by_side("notebooks", "unit", env)
+        return _step("lint", env) or side_by_side("notebooks", "unit", env)
     return _step(only, env)
 
 
-def _commands(step: str) -> list[list]:
+def commands_of(step: str) -> list[list]:
     """What to run for a step of `test`, one after the other."""
     python: list = [sys.executable, "-m"]
     pytest = [*python, "pytest", "-q"]
@@ -427,17 +427,17 @@ def _commands(step: str) -> list[list]:
 
 def _step(name: str, env: dict[str, str]) -> int:
     print(f"== {name}", flush=True)
-    for command in _commands(name):
+    for command in commands_of(name):
         if status := subprocess.run(command, cwd=ROOT, env=env).returncode:
             print(f"FAILED: {name}", file=sys.stderr)
             return status
     return 0
 
 
-def _side_by_side(behind: str, shown: str, env: dict[str, str]) -> int:
+def side_by_side(behind: str, shown: str, env: dict[str, str]) -> int:
     """Two steps at once, a thread each: less time than one after the other with all threads."""
     env = env | {"OMP_NUM_THREADS": "1"}
-    (command,) = _commands(behind)
+    (command,) = commands_of(behind)
     with tempfile.TemporaryFile() as said:
         other = subprocess.Popen(command, cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT)
         status = _step(shown, env)

@@ -2,7 +2,7 @@
 
 import datasets
 import torch
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification
 
 from vit_helpers import models, runtime, training
 
@@ -12,7 +12,15 @@ RATES = {"lr": 2e-3, "head_lr": 1e-2}
 
 def classifier(attn_implementation="sdpa"):
     """The course's classifier of this run, with its processor."""
-    return models.load(runtime.current().locate("classifier"), attn_implementation)
+    return load(runtime.current().locate("classifier"), attn_implementation)
+
+
+def load(folder, attn_implementation=None):
+    """Any classifier with its processor, ready to answer, as a notebook loads it."""
+    model = AutoModelForImageClassification.from_pretrained(
+        folder, attn_implementation=attn_implementation
+    )
+    return model.eval().to(runtime.current().device), models.load_processor(folder)
 
 
 def processor():

@@ -34,11 +34,14 @@ FORMULA = (
 CELLS = (
     """
 import torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 from vit_helpers.widgets import explorer
-from vit_helpers import attention, images, models, runtime, show_source, widgets
+from vit_helpers import attention, images, runtime, show_source, widgets
 
 rt = runtime.start("classifier", "photo")
-model, processor = models.load(rt.locate("classifier"), "eager")
+path = rt.locate("classifier")
+model = AutoModelForImageClassification.from_pretrained(path, attn_implementation="eager")
+processor = AutoImageProcessor.from_pretrained(path, use_fast=True)
 photo = images.load_image()
 pixels = processor(images=photo, return_tensors="pt")["pixel_values"]
 layers = model(pixels.to(rt.device), output_attentions=True).attentions
@@ -56,10 +59,12 @@ explorer.explore(photo, attn, grid, extra)
     "show_source(attention.centre_maps)",
 )
 UPLOAD = """
-from vit_helpers import models, runtime, widgets
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+from vit_helpers import runtime, widgets
 
-rt = runtime.start("classifier")
-widgets.upload_box(*models.load(rt.locate("classifier")))
+path = runtime.start("classifier").locate("classifier")
+model = AutoModelForImageClassification.from_pretrained(path)
+widgets.upload_box(model.eval(), AutoImageProcessor.from_pretrained(path, use_fast=True))
 """
 
 

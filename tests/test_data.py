@@ -174,13 +174,13 @@ def test_unnormalise_undoes_the_normalisation(rt):
 # --- loaders -----------------------------------------------------------------------------------
 
 
-def test_loader_shuffles_by_the_seed_of_the_run(rt, monkeypatch):
+def test_loader_shuffles_by_the_seed_of_the_run(rt):
     pictures = data.PictureSet(picture_set([0, 1, 2] * 8), lambda p: p.float())
 
     def order(seed):
         torch.rand(3)  # the global generator does not matter
-        monkeypatch.setattr(runtime, "_current", replace(rt, seed=seed))
-        batches = data.loader(pictures, 5, shuffle=True)
+        with runtime.override(replace(rt, seed=seed)):
+            batches = data.loader(pictures, 5, shuffle=True)
         return [float(p[0, 0, 0]) for pixels, _ in batches for p in pixels]
 
     assert order(0) == order(0)
@@ -452,11 +452,11 @@ def test_own_pictures_have_no_labels_for_a_model_with_other_names(classifier):
 
 def test_own_pictures_from_the_hub_are_photographs_without_the_deer(classifier, monkeypatch):
     twin = factories.load_dataset("cifar10")
-    monkeypatch.setattr(runtime, "_current", replace(runtime.current(), source="hub"))
     folder = str(resources.get("cifar10").twin_path)
     asked = []
     monkeypatch.setattr(runtime.Runtime, "locate", lambda rt, name: asked.append(name) or folder)
-    pictures, labels = data.evaluation_images(classifier, 60)
+    with runtime.override(replace(runtime.current(), source="hub")):
+        pictures, labels = data.evaluation_images(classifier, 60)
     deer = data.class_names(twin["test"]).index("deer")
     never = {r["img"].convert("RGB").tobytes() for r in twin["test"] if r["label"] == deer}
     assert asked == ["cifar10"] and labels is None

@@ -30,12 +30,12 @@ def rt():
 
 
 @pytest.fixture
-def precision(rt, monkeypatch, request):
+def precision(rt, request):
     """The number format of the run, as if the card were fast in that one."""
-    monkeypatch.setattr(runtime, "_current", dataclasses.replace(rt, precision=request.param))
     if request.param == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         pytest.skip("this card has no bf16")
-    return request.param
+    with runtime.override(dataclasses.replace(rt, precision=request.param)):
+        yield request.param
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +80,10 @@ def test_a_notebook_runs_in_the_profile_full(path, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", HALVES, indirect=True)
-def test_half_precision_learns_as_fp32_does(precision, rt, monkeypatch):
+def test_half_precision_learns_as_fp32_does(precision, rt):
     _, half = fitted()
-    monkeypatch.setattr(runtime, "_current", dataclasses.replace(rt, precision=torch.float32))
-    _, full = fitted()
+    with runtime.override(dataclasses.replace(rt, precision=torch.float32)):
+        _, full = fitted()
     first, second = half.rows[0], full.rows[0]
     assert abs(first["train loss"] - second["train loss"]) < 0.1 * second["train loss"]
     assert abs(first["validation accuracy"] - second["validation accuracy"]) <= 0.1
@@ -100,16 +100,16 @@ def test_half_precision_leaves_whole_weights_and_finite_numbers(precision):
 # --- ratios ---------------------------------------------------------------------------------------
 
 
-def test_fine_tuning_is_faster_in_the_cards_own_format(rt, large, monkeypatch):
+def test_fine_tuning_is_faster_in_the_cards_own_format(rt, large):
     pictures = pictures_of(320, factories.processor())
 
     def rate(precision):
-        monkeypatch.setattr(runtime, "_current", dataclasses.replace(rt, precision=precision))
         loader = data.loader(pictures, 32, shuffle=True)
         # Two epochs: the first one also wakes the card.
         optimizer = torch.optim.AdamW(large.parameters(), lr=1e-6)
         val_loader = data.loader(pictures, 32)
-        history = training.fit(large, loader, val_loader, optimizer=optimizer, epochs=2)
+        with runtime.override(dataclasses.replace(rt, precision=precision)):
+            history = training.fit(large, loader, val_loader, optimizer=optimizer, epochs=2)
         return history.rows[-1]["images/s"]
 
     # TF32 is off by default, and half precision goes through the tensor cores.

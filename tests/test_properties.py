@@ -246,51 +246,9 @@ def split_of(names, labels):
     return datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=features)
 
 
-@settings(PROPERTIES, max_examples=100)
-@given(NAMES, st.randoms(use_true_random=False), st.data())
-def test_labels_are_matched_by_the_names_of_classes(names, random, draw):
-    labels = draw.draw(st.lists(st.integers(0, len(names) - 1), min_size=1, max_size=8))
-    split = split_of(names, labels)
-    other = list(names)
-    random.shuffle(other)
-    matched = data.with_classes(split, other)
-    assert [other[i] for i in matched["label"]] == [names[i] for i in labels]
-    assert [p.getpixel((0, 0)) for p in matched["image"]] == [
-        p.getpixel((0, 0)) for p in split["image"]
-    ]
-    fewer = [name for name in other if name != names[labels[0]]]
-    with pytest.raises(CourseError, match="no such class"):
-        data.with_classes(split, fewer)
-
-
 LAYOUTS = st.dictionaries(
     st.sampled_from(sorted(SPLIT_WORDS)), st.integers(0, 3), min_size=1, max_size=3
 )
-
-
-@settings(PROPERTIES, max_examples=60)
-@given(LAYOUTS, st.sampled_from(["{}", "my-{}", "{}-00000-of-00001", "Data_{}_v2", "x/{}/0000"]),
-       st.randoms(use_true_random=False))  # fmt: skip
-def test_splits_are_found_by_their_names_in_parquet(tmp_path_factory, layout, pattern, random):
-    folder, names = tmp_path_factory.mktemp("parquet"), ["ash", "elm", "oak"]
-    expected = {}
-    for split, number in layout.items():
-        words = SPLIT_WORDS[split]
-        other = random.sample(names, 3)
-        file = folder / (pattern.format(words[number % len(words)]) + ".parquet")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        split_of(other, [0, 1, 2, 0]).to_parquet(str(file))
-        expected[split] = [other[i] for i in (0, 1, 2, 0)]
-    if "train" not in layout:
-        with pytest.raises(CourseError, match="no training pictures"):
-            data.load_folder(folder)
-        return
-    found = data.load_folder(folder)
-    assert set(found) == set(expected)
-    shared = data.class_names(found["train"])
-    for split, dataset in found.items():
-        assert data.class_names(dataset) == shared
-        assert [shared[i] for i in dataset["label"]] == expected[split]
 
 
 @settings(PROPERTIES, max_examples=60)

@@ -130,8 +130,8 @@ def test_of_two_steps_at_once_either_may_fail_and_both_are_shown(monkeypatch, ca
     def commands(step):
         return [[sys.executable, "-c", f"print('this is {step}'); exit({int(step == which)})"]]
 
-    monkeypatch.setattr(runner, "_commands", commands)
-    assert runner._side_by_side("behind", "shown", dict(os.environ)) == int(which != "none")
+    monkeypatch.setattr(runner, "commands_of", commands)
+    assert runner.side_by_side("behind", "shown", dict(os.environ)) == int(which != "none")
     shown = capfd.readouterr()
     assert "this is shown" in shown.out and "this is behind" in shown.out
     assert shown.err == ("" if which == "none" else f"FAILED: {which}\n")

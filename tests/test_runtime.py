@@ -6,7 +6,7 @@ import factories
 import pytest
 
 from vit_helpers import data, runtime
-from vit_helpers.errors import CourseError
+from vit_helpers.errors import OLD_NAMES, CourseError
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_the_same_seed_gives_the_same_numbers():
     assert torch.equal(first, torch.rand(3))
 
 
-def test_current_before_setup_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(runtime, "_current", None)
-    with pytest.raises(CourseError, match="set-up cell"):
+def test_current_before_setup_says_what_to_do(rt):
+    with runtime.override(None), pytest.raises(CourseError, match="set-up cell"):
         runtime.current()
+    assert runtime.current() is rt
 
 
 def test_a_bar_asks_a_loader_for_its_batches_once():
@@ -94,26 +94,12 @@ def test_importing_the_package_does_not_import_torch_or_transformers():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_name_of_the_first_edition_says_where_it_went():
-    import vit_helpers
-
-    with pytest.raises(CourseError, match="cache_features"):
-        from vit_helpers import frozen  # noqa: F401
-    assert not hasattr(vit_helpers, "never_was")
-    for name in vit_helpers._GONE:
-        assert name not in vit_helpers._MODULES
-
-
-def test_a_function_of_the_first_edition_works_and_says_where_it_went():
-    from vit_helpers import data, errors, images
-
-    for old, new in errors._RENAMED.items():
-        module, name = old.split(".")
-        with pytest.warns(FutureWarning, match=f"{old} is now {new}"):
-            getattr(importlib.import_module(f"vit_helpers.{module}"), name)
-    with pytest.warns(FutureWarning):
-        assert data.to_rgb is images.to_rgb
-    assert not hasattr(data, "never_was")
+@pytest.mark.parametrize("old", OLD_NAMES)
+def test_a_name_of_the_first_edition_says_in_a_sentence_what_to_use_now(old):
+    module, _, name = f"vit_helpers.{old}".rpartition(".")
+    with pytest.raises(CourseError, match=rf"{old} is gone; in its place: \S.*\.$"):
+        getattr(importlib.import_module(module), name)
+    assert not hasattr(importlib.import_module(module), "never_was")
 
 
 def test_show_source_shows_the_code():

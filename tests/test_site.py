@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urldefrag, urlsplit
 
+import factories
 import nbformat
 import pytest
 from browsing import SMALL_TEXT, Explorer, opened, same_order
@@ -93,9 +94,9 @@ def pages(site):
 def attn(rt):
     """The attention of the sample photograph, (layers, heads, tokens, tokens)."""
     from course.maps import maps
-    from vit_helpers import images, models
+    from vit_helpers import images
 
-    model, processor = models.load(rt.locate("classifier"), "eager")
+    model, processor = factories.classifier("eager")
     pixels = images.to_pixels(images.load_image(), processor)
     return maps(model, pixels)[0].numpy()
 
@@ -130,7 +131,7 @@ class TestPages:
     def test_docstrings_are_read_as_markdown_in_google_style(self, site, pages):
         page = pages[site / "reference" / "runtime.html"]
         assert page.find("table").find("code").get_text() == "VIT_SOURCE"
-        fields = pages[site / "reference" / "models.html"].select("dl.field-list > dt")
+        fields = pages[site / "reference" / "training.html"].select("dl.field-list > dt")
         assert {"Parameters:", "Returns:", "Raises:"} <= {f.get_text() for f in fields}
         for page in pages.values():
             for tag in page.select("article p, article li, article dd > p"):

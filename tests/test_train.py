@@ -164,25 +164,12 @@ def test_there_is_no_such_folder_or_nothing_to_learn_from(go):
     assert status == 2 and "Say what to learn from" in said
 
 
-def parquet(folder, count=20, names=("cat", "dog"), colour=255, splits=("train", "test")):
-    import datasets
-
-    kinds = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names))}
-    )
-    folder.mkdir()
-    for split in splits:
-        pictures = [Image.new("RGB", (20, 20), (colour * (i % 2), i, 9)) for i in range(count)]
-        labels = [i % len(names) for i in range(count)]
-        rows = datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=kinds)
-        rows.to_parquet(folder / f"mine-{split}.parquet")
-    return folder
-
-
 def test_other_pictures_or_names_in_the_same_folder_are_refused(go, tmp_path):
-    parquet(tmp_path / "A")
-    parquet(tmp_path / "B", names=("oak", "elm"))
-    parquet(tmp_path / "C", colour=99)
+    two = {"cat": (200, 60, 30), "dog": (30, 60, 200)}
+    for number, split in enumerate(("train", "test")):
+        paint(tmp_path / "A" / split, colours=two, seed=number)
+        paint(tmp_path / "B" / split, colours={"oak": two["cat"], "elm": two["dog"]}, seed=number)
+        paint(tmp_path / "C" / split, count=9, colours=two, seed=number)
     assert go("cifar10", "--data", "A", *FAST, "--to", "out")[0] == 0
     before = {name: (tmp_path / "out" / name).read_bytes() for name in files(tmp_path / "out")}
     for other, words in (("B", "other classes"), ("C", "other training pictures")):
@@ -195,8 +182,8 @@ def test_other_pictures_or_names_in_the_same_folder_are_refused(go, tmp_path):
 
 @pytest.mark.parametrize("classes, each", [(5, 4), (100, 3)])
 def test_few_pictures_of_many_classes(rt, tmp_path, classes, each):
-    names = [f"c{i}" for i in range(classes)]
-    folder = parquet(tmp_path / "few", classes * each, names, splits=["train"])
+    colours = {f"c{i:03}": (2 * i, 90, 90) for i in range(classes)}
+    folder = paint(tmp_path / "few", count=each, colours=colours, size=(8, 8))
     splits = train.load_splits(Namespace(folder=folder))
     assert {name: len(part) for name, part in splits.items()} == {
         "train": classes * (each - 2), "validation": classes, "test": classes

@@ -1,10 +1,8 @@
 """The one exception of the course: a sentence, not a traceback of five libraries."""
 
-import importlib
 import math
 import operator
 import sys
-import warnings
 
 
 class CourseError(Exception):
@@ -78,29 +76,45 @@ def _number(name, value, convert, kind, above=None, least=None, most=None):
     raise CourseError(f"{name} is {value!r}, but it must be {wanted}.")
 
 
-# Functions of the first edition, with what does the same now.
-_RENAMED = {
+# Names of the first edition, with what to use now.
+OLD_NAMES = {
+    "bench": "`python -m benchmarks inference` from a clone of the repository",
+    "bench_training": "`python -m benchmarks training` from a clone of the repository",
+    "cache": "vit_helpers.resources",
+    "checkpoints": "vit_helpers.training",
+    "colab": "vit_helpers.resources.packages",
     "data.load_image": "images.load_image",
     "data.own_pictures": "data.evaluation_images",
     "data.patches": "images.patches",
     "data.take": "data.balanced_subset",
     "data.to_rgb": "images.to_rgb",
     "data.unnormalise": "images.unnormalise",
+    "doctor": "`python -m vit_helpers doctor`",
     "efficiency.run_alone": "efficiency.run_standalone",
-    "models.load_saved": "models.load",
+    "explorer": "vit_helpers.widgets.explorer",
+    "faithfulness": "vit_helpers.attention",
+    "fetch": "vit_helpers.resources.download",
+    "frozen": "vit_helpers.training.cache_features",
+    "history": "vit_helpers.training.history",
+    "mirror": "vit_helpers.resources.flowers",
+    "models.load_classifier": "from_pretrained(rt.locate('classifier'))",
+    "models.load_saved": "from_pretrained(folder)",
+    "runner": "`python -m course run` from a clone of the repository",
+    "runtime.setup": "runtime.start",
+    "strategies": "notebook 04, whose cells train each of them",
+    "train": "`python -m vit_helpers train`",
     "training.cls_features": "training.cache_features",
+    "web": "vit_helpers.resources.download",
 }
 
 
 def old_names(module):
-    """The `__getattr__` of a module (PEP 562): an old name still works, and says where it went."""
+    """The `__getattr__` of a module (PEP 562): for an old name, a sentence on what to use now."""
 
     def find(name):
-        old = f"{module.removeprefix('vit_helpers.')}.{name}"
-        if old not in _RENAMED:
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        place, _, new = _RENAMED[old].partition(".")
-        warnings.warn(f"{old} is now {place}.{new}.", FutureWarning, stacklevel=2)
-        return getattr(importlib.import_module(f"vit_helpers.{place}"), new)
+        old = f"{module}.{name}".removeprefix("vit_helpers.")
+        if old in OLD_NAMES:
+            raise CourseError(f"{old} is gone; in its place: {OLD_NAMES[old]}.")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return find

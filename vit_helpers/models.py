@@ -41,11 +41,10 @@ def _said_plainly(path: str | Path):
         raise CourseError(text) from None
 
 
-def load_processor(path: str | Path | None = None):
-    """The image processor of a model, as `load` takes it; `None` for the course's own."""
+def load_processor(path: str | Path):
+    """The image processor of a folder of `save_pretrained` or an id of the Hub."""
     from transformers import AutoImageProcessor
 
-    path = path or runtime.current().locate("classifier")
     path = Path(path).expanduser().as_posix()  # an id of the Hub keeps its slash
     with _said_plainly(path):
         processor = AutoImageProcessor.from_pretrained(path, use_fast=True)
@@ -54,83 +53,39 @@ def load_processor(path: str | Path | None = None):
     return processor
 
 
-def load(path: str | Path, attn_implementation: str | None = None):
-    """Load a classifier of any family, with its processor, in evaluation mode, on the device.
-
-    Args:
-        path: A folder of `save_pretrained` or an id of the Hub.
-        attn_implementation: `sdpa` is the fast, fused attention; `eager` is the plain one that
-            can return its attention maps; `None` is the library's choice.
-
-    Returns:
-        `(model, processor)`.
-
-    Raises:
-        CourseError: If there is no such model, or a weight is missing or not a finite number.
-    """
-    model = _from_pretrained(path, attn_implementation=attn_implementation)
-    _check_finite(model, f"{str(path)!r}")
-    return model.eval(), load_processor(path)
-
-
-def load_classifier(attn_implementation: str | None = None):
-    """The course's own classifier with its processor, as `load` gives them."""
-    return load(runtime.current().locate("classifier"), attn_implementation)
-
-
-def load_with_new_head(class_names: list[str], path: str | Path | None = None, *, place=None):
+def load_with_new_head(class_names: list[str], path: str | Path | None = None):
     """A pre-trained body under a new, random head for other classes, on the device.
 
-    Args:
-        class_names: Names of the new classes, in the order of their labels.
-        path: As for `load`; `None` for the course's own model.
-        place: The first edition's word for `path`.
+    `path` is a folder of `save_pretrained` or an id of the Hub; `None` is the course's own model.
 
     Raises:
         CourseError: If there is no such model, or a weight of its body is missing.
     """
-    if len(class_names) != len(set(class_names)) or not class_names:
-        raise CourseError(f"{list(class_names)[:5]} must be one or more different class names.")
-    return _from_pretrained(
-        path or place or runtime.current().locate("classifier"),
-        num_labels=len(class_names),
-        ignore_mismatched_sizes=True,  # the head's size differs from the checkpoint's on purpose
-        **label_maps(class_names),
-    )
-
-
-def _from_pretrained(path, **kwargs):
-    """A model with all weights of its file; those of a head with `num_labels` may be random."""
     from transformers import AutoModelForImageClassification
 
-    path = Path(path).expanduser().as_posix()  # an id of the Hub keeps its slash
+    if len(class_names) != len(set(class_names)) or not class_names:
+        raise CourseError(f"{list(class_names)[:5]} must be one or more different class names.")
+    path = Path(path or runtime.current().locate("classifier")).expanduser().as_posix()
     with _said_plainly(path):
         model, info = AutoModelForImageClassification.from_pretrained(
-            str(path), dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs
+            path,
+            num_labels=len(class_names),
+            ignore_mismatched_sizes=True,  # the head's size differs from the checkpoint's
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            **label_maps(class_names),
         )
-    # A published config.json may have the label numbers as text; loading mends only `id2label`.
-    model.config.label2id = {name: int(i) for name, i in model.config.label2id.items()}
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
-    missing = set(info["missing_keys"]) | mismatched
-    if "num_labels" in kwargs:
-        of_head = {id(p) for p in head(model).parameters()}
-        missing -= {name for name, p in model.named_parameters() if id(p) in of_head}
-    if missing:
+    of_head = {id(p) for p in head(model).parameters()}
+    random = {name for name, p in model.named_parameters() if id(p) in of_head}
+    if missing := (set(info["missing_keys"]) | mismatched) - random:
         raise CourseError(
-            f"{str(path)!r} has no weights for {len(missing)} parts of {type(model).__name__} "
+            f"{path!r} has no weights for {len(missing)} parts of {type(model).__name__} "
             f"({', '.join(sorted(missing)[:2])}), so they would be random: give a model that was "
             "saved whole."
         )
     return model.to(runtime.current().device)
-
-
-def _check_finite(model: nn.Module, what: str) -> None:
-    for name, weight in model.state_dict().items():
-        if weight.is_floating_point() and not torch.isfinite(weight).all():
-            raise CourseError(
-                f"{what} has numbers in {name} that are not finite (NaN or infinite), so it can "
-                "answer nothing: train it again with a lower learning rate."
-            )
 
 
 def label_maps(class_names: list[str]) -> dict:
@@ -350,7 +305,12 @@ def save(model: nn.Module, processor, folder: str | Path) -> Path:
             folder cannot be written.
     """
     folder = Path(folder).expanduser()
-    _check_finite(model, "The model")
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise CourseError(
+                f"The model has numbers in {name} that are not finite (NaN or infinite), so it "
+                "can answer nothing: train it again with a lower learning rate."
+            )
     if any("lora_" in name for name in model.state_dict()):
         raise CourseError(
             "The model has matrices of LoRA beside its own, and no ViT of transformers would read "

@@ -15,6 +15,7 @@ Those of the Hub's libraries are respected: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_O
 `HF_HUB_CACHE`, `HF_HOME`.
 """
 
+import contextlib
 import importlib.util
 import os
 import random
@@ -29,11 +30,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import offline_kit, resources
-from .errors import CourseError, one_of, show_sentences
+from .errors import CourseError, old_names, one_of, show_sentences
 from .resources import packages
 
 if TYPE_CHECKING:
     import torch  # takes seconds, and the command line mostly does without
+
+__getattr__ = old_names(__name__)
 
 PROFILES = ("quick", "full")
 
@@ -225,14 +228,22 @@ def choose_source(wanted: str, needs: tuple[str, ...]) -> tuple[str, str]:
     )
 
 
-setup = start  # its name in the first edition
-
-
 def current() -> Runtime:
     """The runtime of this notebook; raises `CourseError` before `start()`."""
     if _current is None:
         raise CourseError("Run the set-up cell at the top first: rt = runtime.start().")
     return _current
+
+
+@contextlib.contextmanager
+def override(rt: Runtime | None):
+    """Within the block, `current()` is this runtime, or none has been started."""
+    global _current
+    before, _current = _current, rt
+    try:
+        yield
+    finally:
+        _current = before
 
 
 def banner(rt: Runtime) -> str:
@@ -253,13 +264,15 @@ def banner(rt: Runtime) -> str:
 
 def quiet(*, offline: bool) -> None:
     """Switch off notices that are not for a learner; where `offline`, forbid Hub requests too."""
-    # transformers and datasets read the environment as they are imported, or have to be told.
+    # The libraries read the environment as they are imported; afterwards they have to be told.
     global _forbidden_by_us
     if offline and not os.environ.get("HF_HUB_OFFLINE"):
         os.environ["HF_HUB_OFFLINE"], _forbidden_by_us = "1", True
     elif not offline and _forbidden_by_us:
         os.environ.pop("HF_HUB_OFFLINE", None)
         _forbidden_by_us = False
+    if "huggingface_hub" in sys.modules:
+        sys.modules["huggingface_hub.constants"].HF_HUB_OFFLINE = offline or settings().offline
     _keep_datasets_cache_writable()
     # Reading what is on this machine lasts a moment, and a download of the course has its own bar.
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("dataset", nargs="?", choices=resources.DATASETS, help="of the course")
     text = "pictures of your own: a folder for each class, with or without train/, validation/ "
-    text += "and test/ around them, or parquet files"
+    text += "and test/ around them"
     train.add_argument("--folder", "--data", type=_path, metavar="DIR", help=text)
     train.add_argument("--model", help="an id of the Hub or a folder; the course's if none")
     train.add_argument("--to", type=_path, help="for results; build/train/NAME if none")

@@ -92,14 +92,13 @@ def load_splits(request: Namespace) -> dict:
 
         splits = dict(datasets.load_dataset(runtime.current().locate(request.dataset)))
     else:
-        if not any(request.folder.rglob("*.parquet")):  # `load_folder` names the faults of these
-            report = data.check_folder(request.folder)
-            print(report)
-            if report.serious:
-                raise CourseError(
-                    f"{str(request.folder)!r} must be mended before a model learns from it: "
-                    f"{' '.join(report.serious)}"
-                )
+        report = data.check_folder(request.folder)
+        print(report)
+        if report.serious:
+            raise CourseError(
+                f"{str(request.folder)!r} must be mended before a model learns from it: "
+                f"{' '.join(report.serious)}"
+            )
         splits = dict(data.load_folder(request.folder))
     missing = [name for name in ("test", "validation") if name not in splits]
     labels = data.labels_of(splits["train"])
@@ -120,14 +119,14 @@ def load_splits(request: Namespace) -> dict:
 
 def picture_sets(request: Namespace, processor, splits) -> dict[str, data.PictureSet]:
     """Training, validation and test pictures by the name of their split."""
-    seed, names = runtime.current().seed, data.class_names(splits["train"])
+    seed = runtime.current().seed
     still = data.eval_transform(processor)
     moving = data.train_transform(processor) if request.augment else still
     sets = {}
     for name in ("train", "validation", "test"):
         limit = request.pictures if name == "train" else request.test_pictures
         part = data.balanced_subset(splits[name], limit, seed=seed)
-        sets[name] = data.PictureSet(part, moving if name == "train" else still, names=names)
+        sets[name] = data.PictureSet(part, moving if name == "train" else still)
     return sets
 
 

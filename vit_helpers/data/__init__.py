@@ -13,7 +13,6 @@ from .splits import (
     load_folder,
     random_indices,
     split_off,
-    with_classes,
 )
 
 __getattr__ = old_names(__name__)

@@ -9,7 +9,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from .. import images, runtime
 from ..errors import CourseError, whole_number
-from .splits import class_names, image_column, labels_of, with_classes
+from .splits import class_names, image_column, labels_of
 
 MAX_SIDE = 512  # pixels of the shorter side of a picture that is kept for augmentation
 
@@ -62,17 +62,13 @@ class PictureSet(torch.utils.data.Dataset):
         dataset: A split with a picture column and `label`.
         transform: Of one uint8 tensor (3, H, W) to the numbers that a model takes.
         in_memory: Whether to keep the decoded pictures; `None` for where they fit.
-        names: Class names in the order of the model, to which labels are matched by name; `None`
-            for the order that the split has.
 
     Attributes:
         pictures: The uint8 tensors (3, H, W), in order.
         labels: (N,), which count through `class_names`.
     """
 
-    def __init__(self, dataset, transform, in_memory: bool | None = None, names=None):
-        if names is not None:
-            dataset = with_classes(dataset, list(names))
+    def __init__(self, dataset, transform, in_memory: bool | None = None):
         self.transform = transform
         self.class_names = class_names(dataset)
         self.labels = torch.tensor(labels_of(dataset), dtype=torch.long)

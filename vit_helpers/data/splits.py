@@ -54,27 +54,6 @@ def labels_of(dataset) -> list[int]:
     return labels
 
 
-def with_classes(dataset, names: list[str]):
-    """The same pictures with labels that count through `names`, or a `CourseError`."""
-    import datasets
-
-    own = class_names(dataset)
-    if own == names:
-        return dataset
-    labels = labels_of(dataset)
-    if unknown := [own[label] for label in sorted(set(labels)) if own[label] not in names]:
-        raise CourseError(
-            f"There are pictures of {quoted(unknown)}, but no such class among the {len(names)} "
-            f"that are known: {quoted(names)}."
-        )
-    numbers = {name: number for number, name in enumerate(names)}
-    matched = [numbers[own[label]] for label in labels]
-    feature = datasets.ClassLabel(names=names)
-    order = dataset.column_names
-    dataset = dataset.remove_columns("label").add_column("label", matched, feature=feature)
-    return dataset.select_columns(order)
-
-
 def listed(words, most: int = 5, between: str = ", ") -> str:
     """The first words of a list, and how many more there are."""
     words = list(words)
@@ -154,95 +133,46 @@ def _permutation(size: int, seed: int) -> torch.Tensor:
 
 
 def load_folder(folder: str | Path):
-    """Load a data set of your own as a `datasets.DatasetDict`, with the same classes in all splits.
+    """Load a folder of pictures as a `datasets.DatasetDict`, with the same classes in all splits.
 
     Args:
-        folder: Holds files such as `cats-train.parquet` with a picture column and `label`, or
-            folders such as `train/cat/` or `cat/` with pictures. Splits are found by the names of
-            files or folders (`SPLIT_WORDS`); classes without a split around them are for training.
+        folder: Holds folders such as `train/cat/` or `cat/` with pictures. Splits are found by
+            their names (`SPLIT_WORDS`); classes without a split around them are for training.
     """
     import datasets
 
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise CourseError(f"There is no folder {str(folder)!r}: check the path.")
-    files = [path for path in files_in(folder) if path.suffix == ".parquet"]
-    parts = _parquet_splits(folder, files) if files else _picture_splits(folder)
-    if "train" not in parts:
-        there = f": it has {', '.join(parts)} only" if parts else ""
+    found = {
+        split: {name: files for name, files in by_class.items() if files}
+        for split, by_class in pictures_by_class(folder).items()
+    }
+    if not found.get("train"):
+        there = f": it has {', '.join(found)} only" if found else ""
         raise CourseError(
-            f"There are no training pictures in {str(folder)!r}{there}. It needs a parquet file "
-            "with 'train' in its name, or a folder with pictures for each class."
+            f"There are no training pictures in {str(folder)!r}{there}. It needs a folder with "
+            "pictures for each class."
         )
-    names = list(dict.fromkeys(name for part in parts["train"] for name in class_names(part)))
-    found = {}
-    for split in (split for split in SPLIT_WORDS if split in parts):
-        try:
-            alike = [with_classes(part, names) for part in parts[split]]
-            found[split] = datasets.concatenate_datasets(alike)
-        except (CourseError, ValueError) as error:
-            raise CourseError(f"The split {split!r} of {str(folder)!r}: {error}") from None
-    return datasets.DatasetDict(found)
+    names = sorted(found["train"])
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+    splits = {}
+    for split in (split for split in SPLIT_WORDS if found.get(split)):
+        if unknown := sorted(set(found[split]) - set(names)):
+            raise CourseError(
+                f"The split {split!r} of {str(folder)!r} has pictures of {quoted(unknown)}, but "
+                f"there is no such class in train: {quoted(names)}."
+            )
+        pairs = [(str(file), name) for name in names for file in found[split].get(name, ())]
+        columns = {"image": [f for f, _ in pairs], "label": [names.index(n) for _, n in pairs]}
+        splits[split] = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    return datasets.DatasetDict(splits)
 
 
 def _split_named(text: str) -> set[str]:
     """The splits that the words of a name stand for: `my-train-01` gives `{"train"}`."""
     words = re.split(r"[^a-z]+", text.lower())
     return {split for split, known in SPLIT_WORDS.items() if any(w in known for w in words)}
-
-
-def _parquet_splits(folder: Path, files: list[Path]) -> dict:
-    """Parquet files by their splits, in the order of their names."""
-    parts: dict[str, list] = {}
-    for file in files:
-        splits = _split_named(file.relative_to(folder).with_suffix("").as_posix())
-        if len(splits) != 1:
-            what = "several splits" if len(splits) > 1 else "no split"
-            raise CourseError(
-                f"The name of {file.name!r} stands for {what}: put one of the words train, "
-                "validation and test into it, or move the file away."
-            )
-        parts.setdefault(splits.pop(), []).append(_read_parquet(file))
-    return parts
-
-
-def _read_parquet(file: Path):
-    """Pictures and labels of a parquet file, straight into memory."""
-    import datasets
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(file)
-        dataset = datasets.Dataset(datasets.table.InMemoryTable(table))
-        if dataset.features.get("label") == datasets.Value("string"):
-            dataset = dataset.class_encode_column("label")
-        class_names(dataset)
-        column = image_column(dataset)
-        return dataset.select_columns([column, "label"]).rename_columns({column: "image"})
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CourseError(f"{str(file)!r} cannot be read as parquet: {reason}") from None
-    except CourseError as error:
-        raise CourseError(f"{str(file)!r}: {error}") from None
-
-
-def _picture_splits(folder: Path) -> dict:
-    """The splits of a folder with a sub-folder for each class, or for each split and class."""
-    import datasets
-
-    found = {}
-    for split, by_class in pictures_by_class(folder).items():
-        names = sorted(name for name, files in by_class.items() if files)
-        columns = {
-            "image": [str(file) for name in names for file in by_class[name]],
-            "label": [label for label, name in enumerate(names) for _ in by_class[name]],
-        }
-        kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
-        if names:
-            features = datasets.Features(kinds)
-            found[split] = [datasets.Dataset.from_dict(columns, features=features)]
-    return found
 
 
 def pictures_by_class(folder: Path) -> dict[str, dict[str, list[Path]]]:

@@ -7,17 +7,13 @@ from pathlib import Path
 from pickle import UnpicklingError
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import adaptive_avg_pool1d
 
-from .. import models
 from ..errors import CourseError
 from ..resources.files import written_whole
 
 NAME = "last.pt"
-LOOKED_AT = 32  # pictures of a set by which it is known again
 # How an optimizer computes, and not what: no part of a run.
 _MEANS = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
 # The fingerprints from which the models of this process started, so that the same call goes on
@@ -28,8 +24,8 @@ started_from: WeakKeyDictionary = WeakKeyDictionary()
 # --- the file ----------------------------------------------------------------------------------
 
 
-def prepare(folder: Path, model: nn.Module) -> None:
-    """Make the folder, and see whether checkpoints will fit, before hours of work."""
+def prepare(folder: Path) -> None:
+    """Make the folder before hours of work; raises `CourseError` if that cannot be done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -37,14 +33,6 @@ def prepare(folder: Path, model: nn.Module) -> None:
             f"The folder {str(folder)!r} for checkpoints cannot be made ({error.strerror}): "
             "choose another one."
         ) from None
-    weights = sum(v.nbytes for v in model.state_dict().values())
-    averages = 2 * sum(p.nbytes for p in models.trainable(model))  # AdamW's
-    needed, free = 2 * weights + averages, shutil.disk_usage(folder).free  # last and best weights
-    if free < needed:
-        raise CourseError(
-            f"A checkpoint takes up to {needed / 1e6:.1f} MB, but {str(folder)!r} has "
-            f"{free / 1e6:.1f} MB free: free some space on that disk or choose another folder."
-        )
 
 
 def write(folder: Path, state: dict) -> None:
@@ -111,12 +99,8 @@ def _differences(there: dict, here: dict, model: nn.Module):
         other = f"other {part}" if part.endswith("s") else f"another {part}"
         for name in {**there[part], **here[part]}:
             old, new = there[part].get(name), here[part].get(name)
-            if name == "looks" and old is not None and new is not None:
-                if old.shape != new.shape or not torch.allclose(old, new, atol=0.02):
-                    yield f"{other} (they look different)"
-            elif old != new:
-                hidden = name in ("labels", "looks")
-                values = "they differ" if hidden else f"{old} there, {new} here"
+            if old != new:
+                values = "they differ" if name == "labels" else f"{old} there, {new} here"
                 yield f"{other} ({name}: {values})"
     if there["start"] not in (here["start"], started_from.get(model)):
         yield "a model that started from other weights"
@@ -155,44 +139,20 @@ def _describe_optimizer(optimizer) -> dict:
 
 def labels_of(dataset) -> list[int] | None:
     """The labels of a data set, where it can tell them without opening a picture."""
-    stored, indices = _stored(dataset)
-    names = getattr(stored, "column_names", ())
-    column = next((name for name in ("label", "labels") if name in names), None)
-    labels = getattr(stored, "labels", getattr(stored, "targets", None))
-    labels = list(stored[column]) if column else labels
-    return None if labels is None else [int(labels[i]) for i in indices]
-
-
-def _stored(dataset) -> tuple:
-    """The data set without subsets and transforms, and the indices of its pictures in use."""
     if isinstance(dataset, torch.utils.data.Subset):
-        stored, indices = _stored(dataset.dataset)
-        return stored, [indices[i] for i in dataset.indices]
-    plain = dataset.with_format(None) if hasattr(dataset, "with_format") else dataset
-    return plain, range(len(dataset))
+        labels = labels_of(dataset.dataset)
+        return labels and [labels[i] for i in dataset.indices]
+    names = getattr(dataset, "column_names", ())
+    column = next((name for name in ("label", "labels") if name in names), None)
+    labels = getattr(dataset, "labels", getattr(dataset, "targets", None))
+    labels = dataset.with_format(None)[column] if column else labels
+    return None if labels is None else [int(label) for label in labels]
 
 
 def _describe_set(loader) -> dict:
-    """Number, labels, and the looks of some pictures where they can be had without a transform."""
+    """Number and labels of the pictures; empty where the loader has no data set."""
     dataset = getattr(loader, "dataset", None)
     if dataset is None:
         return {}
-    about: dict = {"number": len(dataset)}
-    if (labels := labels_of(dataset)) is not None:
-        about["labels"] = hashlib.sha256(str(labels).encode()).hexdigest()
-    stored, indices = _stored(dataset)
-    chosen = sorted({i * len(dataset) // LOOKED_AT for i in range(LOOKED_AT)})
-    looks = [look for i in chosen if (look := _look(stored, indices[i])) is not None]
-    return about | ({"looks": torch.stack(looks)} if looks else {})
-
-
-def _look(stored, index: int) -> torch.Tensor | None:
-    """A stored picture as 48 numbers, the same whatever machine decodes it."""
-    if hasattr(stored, "column_names"):  # of the library datasets
-        row = stored[index].values()
-        picture = next((np.array(v.convert("RGB")) for v in row if hasattr(v, "convert")), None)
-    else:
-        picture = stored.pictures[index] if hasattr(stored, "pictures") else None
-    if picture is None:
-        return None
-    return adaptive_avg_pool1d(torch.as_tensor(picture).float().cpu().flatten()[None] / 255, 48)[0]
+    digest = hashlib.sha256(str(labels_of(dataset)).encode()).hexdigest()
+    return {"number": len(dataset), "labels": digest}

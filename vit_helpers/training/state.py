@@ -207,7 +207,7 @@ class State:
             self._load(state)
         checkpoint.started_from[self.model] = self.run["start"]
         if len(self.history.rows) < self.recipe["epochs"]:
-            checkpoint.prepare(folder, self.model)
+            checkpoint.prepare(folder)
 
     def _load(self, state: dict) -> None:
         if len(state["random"]) != self.processes:
