@@ -160,6 +160,17 @@ def test_an_unknown_way_to_resize_is_refused(made):
     assert not list(folder.glob("*x.onnx"))
 
 
+def test_what_the_one_file_could_not_follow_is_refused(made):
+    model, processor, _, folder = made
+    same = ViTImageProcessorFast(size={"height": 32, "width": 32}, do_resize=False)
+    with pytest.raises(CourseError, match="keeps a size"):
+        efficiency.export_deployable(model, same, folder / "network.onnx", folder / "x.onnx")
+    config = ViTConfig(**{**model.config.to_dict(), "num_channels": 1})
+    with pytest.raises(CourseError, match="takes 1 channels"):
+        grey = ViTForImageClassification(config)
+        efficiency.export_deployable(grey, processor, folder / "network.onnx", folder / "x.onnx")
+
+
 def test_a_processor_that_crops_is_refused(made):
     model, _, _, folder = made
     odd = ViTImageProcessorFast(size={"height": 32, "width": 32})

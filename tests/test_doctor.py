@@ -206,6 +206,13 @@ def test_a_proxy_is_named_without_its_password(bare, monkeypatch):
         assert "secret" not in line.text + line.fix
 
 
+@pytest.mark.parametrize("proxy", ["http://[::1", "gar bage", "://", "http://ada:secret@[::1/"])
+def test_a_proxy_that_is_not_well_formed_is_named(bare, monkeypatch, proxy):
+    monkeypatch.setattr(doctor.urllib.request, "getproxies", lambda: {"https": proxy})
+    (line,) = doctor.way_out(AWAY)
+    assert line.topic == "proxy" and line.fix and "secret" not in line.text
+
+
 def test_certificates_that_are_not_there_or_not_trusted(bare, monkeypatch, tmp_path):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     (line,) = doctor.way_out(HERE)

@@ -6,6 +6,7 @@ import math
 import warnings
 
 import datasets
+import factories
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vit_helpers import data, errors, images, plots
+from vit_helpers import data, efficiency, errors, images, models, plots, training
 from vit_helpers.data.splits import SPLIT_WORDS
 from vit_helpers.errors import CourseError
 
@@ -207,6 +208,32 @@ def test_a_set_gives_what_its_pictures_give_alone(processors, rt, kinds, seed, n
         assert torch.equal(batch, pixels)
 
 
+@PROPERTIES
+@given(
+    st.sampled_from(["L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F", "I;16", "1"]),
+    SIZES, st.integers(0, 99), st.sampled_from(["PNG", "TIFF", "JPEG", "WEBP", "GIF"]),
+    st.integers(1, 8), st.none() | st.integers(0, 255), st.booleans(),
+)  # fmt: skip
+def test_the_deployed_script_opens_pictures_as_the_course_does(
+    mode, size, seed, kind, turn, clear, odd
+):
+    from vit_helpers.efficiency import standalone
+
+    some, buffer = picture(mode, size, seed), io.BytesIO()
+    if odd and mode == "F":
+        some.putpixel((0, 0), math.nan)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    more = {"transparency": clear} if clear is not None and mode in ("L", "P", "I;16") else {}
+    try:
+        some.save(buffer, kind, exif=exif, **more)
+    except (OSError, ValueError, TypeError):  # not a mode of this kind of file
+        return
+    expected = images.load_image(buffer.getvalue())
+    with Image.open(buffer) as opened:
+        assert np.array_equal(standalone.to_rgb(opened), expected)
+
+
 def test_a_long_thin_picture_is_never_enlarged_to_gigabytes(processors):
     with pytest.raises(CourseError, match="60000 x 1 pixels is too long and thin"):
         images.to_pixels(Image.new("RGB", (60000, 1)), _enlarging())
@@ -287,6 +314,9 @@ AB = ["a/1", "b/1"]
         ("train/+ holdout/+", "'train' are named like splits, but 'holdout'"),
         ("train/1 test/1 control/1", "are named like splits, but 'control'"),
         ("cat/train/1 cat/test/1 dog/train/1", "the splits lie inside the classes"),
+        ("trainset/+ testset/+", "'testset', 'trainset' all have 'a', 'b' in them: if they are sp"),
+        ("data/learn/+ data/judge/+", "'judge', 'learn' all have 'a', 'b' in them"),
+        ("cat/old/1 cat/new/1 dog/new/1", {"train": ["cat/new/1", "cat/old/1", "dog/new/1"]}),
         ("images/train/1 images/val/1", "no training pictures"),
     ],
 )
@@ -321,7 +351,7 @@ def test_balanced_means_balanced_or_says_by_how_much_not(rt, counts, n, seed):
     wanted = n // len(counts)
     found = [list(part["label"]).count(k) for k in range(len(counts))]
     assert found == [min(wanted, count) for count in counts]
-    assert ("NOTE: not balanced" in output.getvalue()) == any(k < wanted for k in found)
+    assert ("NOTE: not balanced" in output.getvalue()) == (len(set(found)) > 1)
 
 
 @settings(PROPERTIES, max_examples=60)
@@ -354,6 +384,46 @@ def test_a_number_is_in_range_or_a_sentence(value, least):
             assert str(error).startswith("x is ") and "must be" in str(error)
         else:
             assert math.isfinite(found) and found >= least and found == value
+
+
+# Functions with a number, which is the one argument here.
+ASKED = {
+    "balanced_subset": lambda x: data.balanced_subset(split_of(["a", "b"], [0, 1]), x),
+    "its seed": lambda x: data.balanced_subset(split_of(["a", "b"], [0, 1]), 2, x),
+    "split_off": lambda x: data.split_off(split_of(["a"], [0, 0]), x),
+    "random_indices": lambda x: data.random_indices(9, x),
+    "loader": lambda x: data.loader([1], x),
+    "patches": lambda x: images.patches(torch.zeros(1, 3, 8, 8), x),
+    "few_per_class": lambda x: training.few_per_class([0, 0, 1, 1], x),
+    "the seed of few_per_class": lambda x: training.few_per_class([0, 0, 1, 1], 1, x),
+    "rate of train_head": lambda x: training.train_head(
+        np.eye(2, dtype="f"), [0, 1], lr=x, steps=2
+    ),
+    "wilson_interval": lambda x: training.wilson_interval(x, 9),
+    "n of wilson_interval": lambda x: training.wilson_interval(0, x),
+    "race": lambda x: efficiency.race({"a": abs}, [1, 2], x),
+    "top_classes": lambda x: models.top_classes(torch.zeros(3), factories.tiny(), x),
+    "patch_dropout": lambda x: models.patch_dropout(factories.tiny(), x).__enter__(),
+    "freeze": lambda x: models.freeze(factories.tiny(), x),
+    "new head": lambda x: models.load_with_new_head(x, "nowhere"),
+}
+
+
+@PROPERTIES
+@given(st.sampled_from(sorted(ASKED)), ANYTHING)
+def test_a_function_takes_a_number_or_says_why_not(rt, name, value):
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            found = ASKED[name](value)
+        except CourseError as error:
+            assert "must be" in str(error) or name in (
+                "balanced_subset",
+                "few_per_class",
+                "patches",
+            )
+            return
+    if name == "rate of train_head":
+        assert torch.isfinite(found.weight).all()
 
 
 # --- words in figures ----------------------------------------------------------------------------

@@ -180,6 +180,24 @@ def test_other_pictures_or_names_in_the_same_folder_are_refused(go, tmp_path):
     assert status == 0
 
 
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (["--no-augment"], "other training pictures (transform: they differ)"),
+        (["--keep-patches", "0.5"], "another recipe (share of the patches: 1.0 there, 0.5 here)"),
+        (["--data", "one"], "other training pictures (files: they differ)"),
+    ],
+)
+def test_another_run_in_the_same_folder_is_named(go, tmp_path, change, words):
+    for number, split in enumerate(("train", "val", "test")):
+        paint(tmp_path / "A" / split, seed=number)
+    assert go("--data", "A", *FAST, "--to", "out")[0] == 0
+    shutil.copytree(tmp_path / "A", tmp_path / "one")
+    Image.new("RGB", (20, 24), (9, 9, 9)).save(tmp_path / "one/train/rot/5.png")
+    status, said = go("--data", "A", *FAST, "--to", "out", *change)
+    assert status == 2 and words in said, said
+
+
 @pytest.mark.parametrize("classes, each", [(5, 4), (100, 3)])
 def test_few_pictures_of_many_classes(rt, tmp_path, classes, each):
     colours = {f"c{i:03}": (2 * i, 90, 90) for i in range(classes)}

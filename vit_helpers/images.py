@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageCms
 from torchvision.transforms.v2 import functional
 
 from . import runtime
-from .errors import CourseError
+from .errors import CourseError, whole_number
 from .resources import download
 
 # PIL knows many more formats, and some of them start other programs.
@@ -282,7 +282,8 @@ def patches(pixels, size: int):
         Shape (B, H/size * W/size, C, size, size), row by row from the top left.
     """
     b, c, h, w = pixels.shape
-    if size < 1 or h % size or w % size:
+    size = whole_number("size", size, least=1)
+    if h % size or w % size:
         raise CourseError(f"Patches of {size} pixels do not fit a picture of {w} x {h}.")
     grid = pixels.unfold(2, size, size).unfold(3, size, size)
     return grid.permute(0, 2, 3, 1, 4, 5).reshape(b, -1, c, size, size)

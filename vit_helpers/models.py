@@ -63,8 +63,9 @@ def load_with_new_head(class_names: list[str], path: str | Path | None = None):
     """
     from transformers import AutoModelForImageClassification
 
-    if len(class_names) != len(set(class_names)) or not class_names:
-        raise CourseError(f"{list(class_names)[:5]} must be one or more different class names.")
+    named = isinstance(class_names, (list, tuple)) and all(isinstance(n, str) for n in class_names)
+    if not named or not class_names or len(class_names) != len(set(class_names)):
+        raise CourseError(f"{class_names!r:.60} must be a list of different class names.")
     path = Path(path or runtime.current().locate("classifier")).expanduser().as_posix()
     with _said_plainly(path):
         model, info = AutoModelForImageClassification.from_pretrained(
@@ -144,9 +145,11 @@ def patch_dropout(model: nn.Module, keep: float):
         return torch.cat([tokens[:, :1], tokens.gather(1, kept)], dim=1)
 
     handle = embeddings(model).register_forward_hook(drop) if keep < 1 else None
+    model.kept_patches = keep  # a checkpoint knows it again
     try:
         yield
     finally:
+        del model.kept_patches
         if handle:
             handle.remove()
 

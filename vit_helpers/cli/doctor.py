@@ -11,7 +11,6 @@ import urllib.request
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from .. import offline_kit, resources, runtime
 from ..errors import CourseError
@@ -257,8 +256,7 @@ def way_out(hub: Line) -> list[Line]:
     """The proxy and the certificates on the way to the Hub, where something is set or wrong."""
     lines, good = [], hub.state == "ok"
     if proxy := urllib.request.getproxies().get("https", ""):
-        at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        text = at.netloc.rpartition("@")[2]  # never its password
+        text = proxy.rpartition("://")[2].rpartition("@")[2].split("/")[0]  # never its password
         lines.append(check(good, "proxy", text, "ask for the right HTTPS_PROXY, or unset it"))
     elif not good:
         fix = "nothing, or set HTTPS_PROXY=http://HOST:PORT where this network wants a proxy"

@@ -57,7 +57,7 @@ def run(options: Namespace) -> int:
         except KeyboardInterrupt:
             goes_on = (request.to / "checkpoint" / "last.pt").is_file()
             again = "goes on from its checkpoint" if goes_on else "starts from the beginning"
-            print(f"\nStopped: no model was saved. The same command {again}.", flush=True)
+            print(f"\nStopped: the results are not complete. The same command {again}.", flush=True)
             return STOPPED
 
 

@@ -1,7 +1,10 @@
 """Pictures of a split as tensors: decoded once, augmented or not, in batches."""
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import psutil
 import torch
@@ -12,6 +15,7 @@ from ..errors import CourseError, whole_number
 from .splits import class_names, image_column, labels_of
 
 MAX_SIDE = 512  # pixels of the shorter side of a picture that is kept for augmentation
+MOST_READ = 10_000  # files of a set, to know its pictures again
 
 
 class Transform:
@@ -23,6 +27,9 @@ class Transform:
 
     def __init__(self, processor, steps: Callable | None = None):
         self.processor, self.steps = processor, steps
+
+    def __repr__(self) -> str:  # by which a checkpoint knows it again
+        return f"Transform({self.processor!r}, {self.steps!r})"
 
     def __call__(self, picture: torch.Tensor) -> torch.Tensor:
         """One picture (3, H, W)."""
@@ -74,7 +81,7 @@ class PictureSet(torch.utils.data.Dataset):
         self.labels = torch.tensor(labels_of(dataset), dtype=torch.long)
         # What a model is judged on keeps its size: the processor makes it smaller.
         judged = isinstance(transform, Transform) and transform.steps is None
-        files = _Files(dataset, None if judged else MAX_SIDE)
+        self.files = files = _Files(dataset, None if judged else MAX_SIDE)
         self.in_memory = files.fit_into_memory() if in_memory is None else in_memory
         self.pictures: Sequence = list(runtime.bar(files, "decode")) if self.in_memory else files
 
@@ -123,10 +130,15 @@ class _Files(Sequence):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, row):
+    def stored(self, row) -> dict:
+        """`bytes` or `path` of a file, as `datasets` has them."""
         file = self.files[row][self.column]
         if file is None or not (file.get("bytes") or file.get("path")):
             raise CourseError(f"Picture {row} of this split is missing: remove the row.")
+        return file
+
+    def __getitem__(self, row):
+        file = self.stored(row)
         try:
             picture = images.to_tensor(file)
         except CourseError as error:
@@ -140,6 +152,21 @@ class _Files(Sequence):
         """Whether all of them, if they are like the first, take at most half of what is free."""
         room = psutil.virtual_memory().available / 2
         return len(self) == 0 or len(self) * self[0].nbytes <= room
+
+
+def digest_of_files(dataset) -> str | None:
+    """A digest of the picture files of a `PictureSet` or a split; `None` where there are none."""
+    files = getattr(dataset, "files", None)
+    if hasattr(dataset, "column_names"):  # a split, not a `PictureSet`
+        with contextlib.suppress(CourseError):  # it holds no pictures
+            files = _Files(dataset, None)
+    if not isinstance(files, _Files):
+        return None
+    digest = hashlib.sha256()
+    for row in range(0, len(files), 1 + len(files) // MOST_READ):
+        file = files.stored(row)
+        digest.update(file["bytes"] or Path(file["path"]).read_bytes())
+    return digest.hexdigest()
 
 
 def loader(pictures, batch_size: int, shuffle: bool = False):

@@ -34,9 +34,10 @@ def class_names(dataset) -> list[str]:
 
     feature = dataset.features.get("label")
     if not isinstance(feature, datasets.ClassLabel):
+        kinds = [f"{name} ({type(kind).__name__})" for name, kind in dataset.features.items()]
         raise CourseError(
             "A split needs a column 'label' of the type ClassLabel, which knows the class names; "
-            f"the columns here are {', '.join(dataset.column_names)}."
+            f"the columns here are {', '.join(kinds)}."
         )
     return list(feature.names)
 
@@ -90,7 +91,7 @@ def balanced_subset(dataset, n: int | None, seed: int = 0):
         raise CourseError(f"{n} pictures are too few for {len(names)} classes.")
     chosen = [rows[:per_class] for rows in _shuffled_by_class(dataset, seed)]
     few = [f"{k!r} {len(c)}" for k, c in zip(names, chosen, strict=True) if len(c) < per_class]
-    if few:
+    if len(set(map(len, chosen))) > 1:
         rest = f"; the other classes have {per_class} each" if len(few) < len(names) else ""
         print(f"NOTE: not balanced: {listed(few)}{rest}.")
     rows = sorted(row for rows in chosen for row in rows)
@@ -129,6 +130,7 @@ def random_indices(size: int, count: int, seed: int = 0) -> list[int]:
 
 
 def _permutation(size: int, seed: int) -> torch.Tensor:
+    seed = whole_number("seed", seed, least=0, most=2**63 - 1)
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -182,6 +184,11 @@ def pictures_by_class(folder: Path) -> dict[str, dict[str, list[Path]]]:
     sub-folders are the classes of the training split. One folder around all is opened.
     """
     folder = _unwrapped(folder)
+    if lists := [p for p in files_in(folder) if p.name in ("metadata.csv", "metadata.jsonl")]:
+        raise CourseError(
+            f"{str(lists[0])!r} is a list of labels, but here the classes are folders: put the "
+            "pictures of each class into a folder of its own, and move the list away."
+        )
     full = _full(folder)
     named = [child for child in full if len(_split_named(child.name)) == 1]
     if len(named) < len(full):
@@ -191,11 +198,18 @@ def pictures_by_class(folder: Path) -> dict[str, dict[str, list[Path]]]:
                 f"In {str(folder)!r} the folders {quoted([child.name for child in named])} are "
                 f"named like splits, but {others} beside them: rename or move what is no split."
             )
-        inner = [inside for child in full for inside in _full(child)]
-        if not any(map(_loose, full)) and all(_split_named(child.name) for child in inner):
+        inner = [{inside.name for inside in _full(child)} for child in full]
+        deep = bool(full) and not any(map(_loose, full))
+        if deep and all(map(_split_named, set.union(*inner))):
             raise CourseError(
                 f"In {str(folder)!r} the splits lie inside the classes, as in {full[0].name!r}: "
                 "make folders such as train and test, and put one for each class into them."
+            )
+        if deep and len(full) > 1 and len(alike := set.intersection(*inner)) > 1:
+            raise CourseError(
+                f"In {str(folder)!r} the folders {quoted(child.name for child in full)} all have "
+                f"{quoted(sorted(alike))} in them: if they are splits, name them train, validation "
+                "and test; if they are classes, put their pictures straight into them."
             )
     splits = named if named and len(named) == len(full) else [folder]
     found: dict[str, dict[str, list[Path]]] = {}

@@ -31,6 +31,8 @@ def export_deployable(model, processor, source: str | Path, path: str | Path) ->
     """
     import onnx
 
+    if (channels := getattr(model.config, "num_channels", 3)) != 3:
+        raise CourseError(f"The model takes {channels} channels: only RGB with 3 is known here.")
     network = onnx.load(source)
     before, graph = _before(processor), network.graph
     after = _after([model.config.id2label[i] for i in range(model.config.num_labels)])
@@ -55,8 +57,9 @@ def _before(processor):
     size = {side: length for side, length in dict(processor.size).items() if length}
     if number not in METHODS:
         raise CourseError(f"The processor resizes with method {number}: only 2 and 3 are known.")
-    if set(size) != {"height", "width"} or getattr(processor, "do_center_crop", False):
-        raise CourseError("The processor crops: only one that resizes to one size is known.")
+    resizes = processor.do_resize and set(size) == {"height", "width"}
+    if not resizes or getattr(processor, "do_center_crop", False):
+        raise CourseError("The processor crops, or keeps a size: only resizing to one is known.")
     mode, a = METHODS[number]
     height, width = int(size["height"]), int(size["width"])
     how = f'mode = "{mode}", antialias = 1, cubic_coeff_a = {a}'

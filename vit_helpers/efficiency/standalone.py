@@ -26,11 +26,15 @@ def to_rgb(image):
 def to_grey(image):
     """A byte a pixel from 16 bits, or from numbers without a range: lowest black, highest white."""
     numbers = np.asarray(image, dtype=np.float64)
-    low, high = numbers.min(), numbers.max()
+    known = numbers[np.isfinite(numbers)]
+    low, high = (known.min(), known.max()) if known.size else (0, 1)
     if image.mode.startswith("I;16") or image.format == "PNG":
         low, high = 0, 65535
-    grey = (numbers - low) / max(high - low, 1e-300) * 255
-    return Image.fromarray(grey.round().astype(np.uint8))
+    numbers = np.clip(np.nan_to_num(numbers, nan=low), low, high)
+    grey = ((numbers / 2 - low / 2) / max(high / 2 - low / 2, 1e-300) * 255).round()
+    if isinstance(clear := image.info.get("transparency"), (int, float)):
+        grey[numbers == clear] = 255
+    return Image.fromarray(grey.astype(np.uint8))
 
 
 def classify(model: str, picture: str) -> list[tuple[str, float]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .. import runtime
-from ..errors import CourseError, one_of
+from ..errors import one_of, whole_number
 
 
 def race(calls: dict[str, Callable], inputs: Sequence, rounds: int):
@@ -19,8 +19,7 @@ def race(calls: dict[str, Callable], inputs: Sequence, rounds: int):
     Returns:
         `(seconds, answers)`: by name, one number and one answer for each input, in order.
     """
-    if not 1 <= rounds <= len(inputs):
-        raise CourseError(f"rounds is {rounds}, but must be 1 to {len(inputs)}, one input each.")
+    rounds = whole_number("rounds", rounds, 1, len(inputs))  # at least one input each
     seconds = {name: [] for name in calls}
     answers = {name: [] for name in calls}
     order = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 from pickle import UnpicklingError
@@ -10,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from ..data.pictures import digest_of_files
 from ..errors import CourseError
 from ..resources.files import written_whole
 
@@ -77,7 +79,7 @@ def describe(model, optimizer, train_loader, val_loader, recipe: dict) -> dict:
     return {
         "model": {name: tuple(value.shape) for name, value in model.state_dict().items()},
         "classes": {str(number): str(name) for number, name in names.items()},
-        "recipe": dict(recipe),
+        "recipe": {**recipe, "share of the patches": getattr(model, "kept_patches", 1.0)},
         "optimizer": _describe_optimizer(optimizer),
         "training pictures": _describe_set(train_loader),
         "validation pictures": _describe_set(val_loader),
@@ -100,7 +102,8 @@ def _differences(there: dict, here: dict, model: nn.Module):
         for name in {**there[part], **here[part]}:
             old, new = there[part].get(name), here[part].get(name)
             if old != new:
-                values = "they differ" if name == "labels" else f"{old} there, {new} here"
+                hidden = name in ("labels", "files", "transform")
+                values = "they differ" if hidden else f"{old} there, {new} here"
                 yield f"{other} ({name}: {values})"
     if there["start"] not in (here["start"], started_from.get(model)):
         yield "a model that started from other weights"
@@ -150,9 +153,16 @@ def labels_of(dataset) -> list[int] | None:
 
 
 def _describe_set(loader) -> dict:
-    """Number and labels of the pictures; empty where the loader has no data set."""
+    """Number, labels, files and transform of the pictures, as far as the loader has them."""
     dataset = getattr(loader, "dataset", None)
     if dataset is None:
         return {}
     digest = hashlib.sha256(str(labels_of(dataset)).encode()).hexdigest()
-    return {"number": len(dataset), "labels": digest}
+    about = {"number": len(dataset), "labels": digest}
+    while isinstance(dataset, torch.utils.data.Subset):
+        dataset = dataset.dataset
+    transform = getattr(dataset, "transform", None)
+    if hasattr(dataset, "column_names"):  # of the library datasets
+        transform = dataset.format["format_kwargs"].get("transform")
+    about["transform"] = re.sub(" at 0x[0-9a-fA-F]+", "", repr(transform))
+    return about | {"files": digest_of_files(dataset)}

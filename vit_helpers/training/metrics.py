@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from .. import models, runtime
-from ..errors import CourseError
+from ..errors import CourseError, whole_number
 from .precision import autocast, fastest_attention
 
 
@@ -119,7 +119,8 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     """
     from scipy.stats import binomtest
 
-    low, high = binomtest(correct, n).proportion_ci(method="wilson")
+    n = whole_number("n", n, 1, 10**9)
+    low, high = binomtest(whole_number("correct", correct, 0, n), n).proportion_ci(method="wilson")
     return float(low), float(high)
 
 

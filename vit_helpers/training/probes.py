@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from .. import models
-from ..errors import CourseError
+from ..errors import CourseError, number, whole_number
 from .metrics import evaluate
 
 
@@ -62,6 +62,8 @@ def train_head(features, labels, *, lr: float, steps: int, seed: int = 0):
     """
     from transformers import get_scheduler
 
+    lr, steps = number("lr", lr, above=0, most=10), whole_number("steps", steps, least=1)
+    seed = whole_number("seed", seed, 0, 2**63 - 1)
     features, labels = torch.as_tensor(features), torch.as_tensor(labels)
     generator = torch.Generator().manual_seed(seed)
     head = nn.Linear(features.shape[1], int(labels.max()) + 1)
@@ -83,6 +85,7 @@ def few_per_class(labels, count: int, seed: int = 0) -> np.ndarray:
     """Indices of `count` random pictures of every class, in ascending order."""
     import pandas as pd
 
+    count, seed = whole_number("count", count, 1), whole_number("seed", seed, 0, 2**32 - 1)
     labels = pd.Series(np.asarray(labels))
     sizes = labels.value_counts()
     if (sizes < count).any():
