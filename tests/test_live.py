@@ -8,6 +8,7 @@ import contextlib
 import functools
 import http.server
 import io
+import shutil
 import threading
 
 import numpy as np
@@ -527,6 +528,47 @@ def test_pictures_are_dropped_and_pasted(page):
         settle(page)
         assert page.evaluate("() => live.rgb.every((value) => value === 0)")
         assert "photo=" not in page.url
+
+
+def test_a_picture_that_comes_before_the_model_is_the_one_that_is_shown(chromium, server):
+    with opened(chromium, server, ready=False) as page:
+        page.wait_for_function("() => globalThis.live")
+        page.locator("#file").set_input_files(PHOTOS[2])
+        settle(page)
+        page.wait_for_timeout(500)
+        assert page.locator("#trouble").text_content() == ""
+        assert page.locator(".photo[aria-pressed=true]").count() == 0
+        early = shares_of(page)
+        choose(page, PHOTOS[2].stem)
+        assert abs(shares_of(page) - early).max() < CLOSE
+
+
+@pytest.mark.parametrize("gone", ["ort.wasm.gz", "weights.bin", "block-07.onnx", "spec.json"])
+def test_a_file_of_the_page_that_is_missing_is_named(chromium, folder, tmp_path, gone):
+    shutil.copytree(folder / "live", tmp_path / "live")
+    (tmp_path / "live" / gone).unlink()
+    with served(tmp_path / "live") as address:
+        page = chromium.new_page()
+        unhandled = []
+        page.on("pageerror", lambda error: unhandled.append(str(error)))
+        page.goto(address)
+        page.wait_for_function("() => !document.getElementById('trouble').hidden")
+        assert f"{gone} is missing" in page.locator("#trouble").text_content()
+        assert unhandled == []
+        page.close()
+
+
+def test_every_float_of_16_bits_is_widened_exactly(shared):
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    wide = shared.evaluate(
+        """async (bits) => {
+            const { widened } = await import("./engine.js");
+            return Array.from(new Float32Array(widened(Uint16Array.from(bits).buffer)));
+        }""",
+        halves.view(np.uint16).tolist(),
+    )
+    assert np.array_equal(np.array(wide, dtype=np.float32), halves.astype(np.float32))
 
 
 def test_the_camera_or_a_sentence(chromium, server):

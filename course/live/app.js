@@ -1,11 +1,11 @@
 // The page: pictures in, changes in, everything that is shown out of the engine's answers.
 
-import { Explorer, inGrey, make, percent } from "live/explorer";
+import { Explorer, best, inGrey, make, percent } from "live/explorer";
 import { LiveMaps } from "live/maps";
 import { Refused, open, photograph } from "live/picture";
 import { Changes, fromLink, toLink } from "live/state";
 import { Tour } from "live/tour";
-import { $, Board, Lens, Norms, Top, best, points, short, softmax } from "live/views";
+import { $, ARROWS, Board, Lens, Norms, Top, points, short, softmax } from "live/views";
 
 const SPEAK_AFTER_MS = 600;
 
@@ -86,16 +86,19 @@ class App {
   }
 
   async start() {
-    this.send = await startEngine((message) => this.receive(message));
-    const names = ["patches.onnx", ...this.spec.blocks, "head.onnx"];
-    const loaded = await Promise.all(["ort.wasm", ...names].map((name) => bytes(`${name}.gz`)));
-    const assets = Object.fromEntries(["wasm", ...names].map((name, i) => [name, loaded[i]]));
-    const urls = {
-      ort: import.meta.resolve("live/ort"),
-      resample: import.meta.resolve("live/resample"),
-    };
-    this.send({ type: "load", urls, assets, spec: this.spec }, Object.values(assets));
-    await this.#photos();
+    this.loading = this.#load();
+    await Promise.all([this.loading, this.#photos()]);
+    if (!this.canvas) await this.take(...this.first, this.changes);
+  }
+
+  async #load() {
+    const names = ["ort.wasm.gz", "weights.bin", "patches.onnx", ...this.spec.blocks, "head.onnx"];
+    const engine = startEngine((message) => this.receive(message));
+    const [send, ...loaded] = await Promise.all([engine, ...names.map(bytes)]);
+    const assets = Object.fromEntries(names.map((name, i) => [name, loaded[i]]));
+    const [ort, resample] = ["live/ort", "live/resample"].map((name) => import.meta.resolve(name));
+    this.send = send;
+    this.send({ type: "load", urls: { ort, resample }, assets, spec: this.spec }, loaded);
   }
 
   // --- from the engine ---------------------------------------------------------------------------
@@ -174,14 +177,10 @@ class App {
       const image = make("img", { src: URL.createObjectURL(blob), alt: "" });
       const button = make("button", { className: "photo", title: name }, image);
       button.setAttribute("aria-label", `Photograph: ${name}`);
-      button.addEventListener("click", () => this.take(() => open(blob, name, 1), name));
+      const opened = () => open(blob, name, 1);
+      button.addEventListener("click", () => this.take(opened, name));
       $("photos").append(button);
-      this.first ??= { blob, name };
-      if (name === this.link.photo) this.first = { blob, name };
-    }
-    if (this.first) {
-      const { blob, name } = this.first;
-      await this.take(() => open(blob, name, 1), name, this.changes);
+      if (!this.first || name === this.link.photo) this.first = [opened, name];
     }
   }
 
@@ -189,12 +188,14 @@ class App {
   async take(opened, photo = null, changes = null) {
     document.body.dataset.state = "busy";
     try {
-      const taken = await opened();
+      const [taken] = await Promise.all([opened(), this.loading]);
       if (!taken) return;
       this.trouble("");
       this.photo = photo;
       if (!changes) this.#reset();
       const { bitmap, canvas } = taken;
+      this.send({ type: "look", bitmap }, [bitmap]);
+      this.#send(this.base.changes.order, true); // it computes while the page draws
       this.canvas = canvas;
       this.grey = inGrey(canvas, canvas.width, canvas.height);
       this.norms.picture(this.grey);
@@ -203,14 +204,12 @@ class App {
         button.setAttribute("aria-pressed", button.title === photo);
       }
       this.unchangedAsked = true;
-      this.send({ type: "look", bitmap }, [bitmap]);
-      this.#send(this.base.changes.order, true);
       if (!this.changes.none) this.#send(this.changes.order, false);
       this.maps.hidden = this.changes.hidden;
       this.#remember();
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
       this.trouble(error.message);
+      if (!(error instanceof Refused)) throw error;
     } finally {
       if (!this.busy) document.body.dataset.state = "ready";
     }
@@ -290,15 +289,12 @@ class App {
   // --- the explorer ------------------------------------------------------------------------------
 
   get view() {
-    return this.explorer?.panels[0].view ?? this.link.view ?? this.#firstView();
+    const first = { kind: "mean", layer: this.spec.maps.layers - 1, head: 0 };
+    return this.explorer?.panels[0].view ?? this.link.view ?? first;
   }
 
   get query() {
     return this.explorer?.panels[0].query ?? 0;
-  }
-
-  #firstView() {
-    return { kind: "mean", layer: this.spec.maps.layers - 1, head: 0 };
   }
 
   #explore() {
@@ -414,10 +410,9 @@ class App {
     stage.addEventListener("pointerleave", () => point(null));
     stage.addEventListener("blur", () => point(null));
     stage.addEventListener("keydown", (event) => {
-      const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
       const from = this.cursor ?? Math.floor(rows / 2) * columns + (columns >> 1);
-      if (event.key in steps) {
-        const [down, right] = this.cursor === null ? [0, 0] : steps[event.key];
+      if (event.key in ARROWS) {
+        const [down, right] = this.cursor === null ? [0, 0] : ARROWS[event.key];
         const row = Math.min(rows - 1, Math.max(0, Math.floor(from / columns) + down));
         point(row * columns + Math.min(columns - 1, Math.max(0, (from % columns) + right)));
       } else if (event.key === " " || event.key === "Enter") {
@@ -459,15 +454,13 @@ class App {
     });
     $("keep-on").addEventListener("change", () => this.keepStrongest());
     $("file").addEventListener("change", () => {
-      for (const file of [...$("file").files].slice(0, 1)) this.file(file);
+      this.files($("file").files);
       $("file").value = "";
     });
     $("camera").addEventListener("click", () =>
       this.take(() => photograph($("camera-dialog"), $("video"), $("shoot"), $("no-shot"))),
     );
-    addEventListener("paste", (event) => {
-      for (const file of [...event.clipboardData.files].slice(0, 1)) this.file(file);
-    });
+    addEventListener("paste", (event) => this.files(event.clipboardData.files));
     addEventListener("dragover", (event) => {
       event.preventDefault();
       $("drop").hidden = false;
@@ -478,8 +471,7 @@ class App {
     addEventListener("drop", (event) => {
       event.preventDefault();
       $("drop").hidden = true;
-      const [file] = event.dataTransfer.files;
-      if (file) this.file(file);
+      this.files(event.dataTransfer.files);
     });
     $("share").addEventListener("click", async () => {
       this.#remember();
@@ -495,8 +487,8 @@ class App {
     $("theme").addEventListener("click", () => theme(!isDark()));
   }
 
-  file(file) {
-    return this.take(() => open(file, file.name || "The picture", this.spec.patch));
+  files([file]) {
+    if (file) this.take(() => open(file, file.name || "The picture", this.spec.patch));
   }
 
   #remember() {
@@ -531,8 +523,8 @@ theme(matchMedia("(prefers-color-scheme: dark)").matches);
 const lacks = missing();
 try {
   if (lacks) throw new Error(`This page needs ${lacks}: use a browser from 2023 or later.`);
-  const spec = JSON.parse(new TextDecoder().decode(await bytes("spec.json")));
-  globalThis.live = new App(spec, new Uint8Array(await bytes("colours.bin")));
+  const [spec, colours] = await Promise.all([bytes("spec.json"), bytes("colours.bin")]);
+  globalThis.live = new App(JSON.parse(new TextDecoder().decode(spec)), new Uint8Array(colours));
   await globalThis.live.start();
 } catch (error) {
   $("trouble").textContent = error.message;

@@ -55,7 +55,7 @@ def build(folder: Path, one_file: Path | None = None, model_folder: Path | None 
     model_folder = Path(model_folder or offline_kit.KIT / "quarter")
     model, processor = load(model_folder)
     photos = sorted((offline_kit.KIT / "photos").glob("*.jpg"))
-    files = exact_graphs(model, processor, photos)
+    files, half = exact_graphs(model, processor, photos)
     total = sum(graph.ByteSize() for graph in files.values()) / 1e6
     if total > LARGEST_MEGABYTES:
         raise CourseError(
@@ -63,16 +63,16 @@ def build(folder: Path, one_file: Path | None = None, model_folder: Path | None 
         )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    large = fetch_runtime() | {name: g.SerializeToString() for name, g in files.items()}
-    (folder / "ort.mjs").write_bytes(large.pop("ort.mjs"))
-    for name, content in large.items():
-        # No server is asked to pack anything: the page unpacks it.
-        (folder / f"{name}.gz").write_bytes(gzip.compress(content, 6, mtime=0))
+    runtime = fetch_runtime()
+    # No server is asked to pack anything: the page unpacks it.
+    runtime["ort.wasm.gz"] = gzip.compress(runtime.pop("ort.wasm"), 6, mtime=0)
+    for name, content in (runtime | export.packed(files, half)).items():
+        (folder / name).write_bytes(content)
     for photo in photos:
         shutil.copy(photo, folder / photo.name)
     tables = [plots.colour_table(name).tobytes() for name in explorer.COLOURS]
     (folder / "colours.bin").write_bytes(b"".join(tables))
-    spec = describe(model, processor, model_folder.name, photos, list(files))
+    spec = describe(model, processor, model_folder.name, photos, list(files)) | {"half": half}
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     for name in MODULES:
         shutil.copy(HERE / f"{name}.js", folder)
@@ -110,8 +110,11 @@ def load(folder: Path):
     return model.eval().float(), processor
 
 
-def exact_graphs(model, processor, photos: list[Path]) -> dict:
-    """The graphs with weights of 16 bits; of 32 where 16 would change what the page shows."""
+def exact_graphs(model, processor, photos: list[Path]) -> tuple[dict, bool]:
+    """The graphs with weights of 16 bits; of 32 where 16 would change what the page shows.
+
+    Returns `(graphs by name, whether their weights have 16 bits)`.
+    """
     import numpy as np
     import torch
 
@@ -129,7 +132,7 @@ def exact_graphs(model, processor, photos: list[Path]) -> dict:
         if worst <= CLOSE_ENOUGH:
             bits = 16 if half else 32
             print(f"graphs with weights of {bits} bits: off from PyTorch by {worst:.0e} at most")
-            return files
+            return files, half
     raise CourseError(f"The graphs answer differently from the model: by {worst:.3f}.")
 
 
@@ -216,7 +219,7 @@ def as_one_file(folder: Path) -> str:
         page = page.replace(f'"./{name}"', f'"{address}"')
     spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
     graphs = ["patches.onnx", *spec["blocks"], "head.onnx"]
-    assets = ["spec.json", "colours.bin", "ort.wasm.gz", *(f"{name}.gz" for name in graphs)]
+    assets = ["spec.json", "colours.bin", "ort.wasm.gz", "weights.bin", *graphs]
     assets += [photo["file"] for photo in spec["photos"]]
     scripts = "\n".join(
         f'<script type="text/plain" data-asset="{name}">'

@@ -18,8 +18,7 @@ export class Changes {
   }
 
   get none() {
-    const { heads, blocks, patches } = this.count;
-    return heads + blocks + patches === 0;
+    return Object.values(this.count).every((count) => count === 0);
   }
 
   // What the engine takes.

@@ -1,6 +1,6 @@
 // What the page shows beside the explorer: the answer, the blocks, the heads, the lengths.
 
-import { make, percent } from "live/explorer";
+import { best, make, percent } from "live/explorer";
 
 export const $ = (id) => document.getElementById(id);
 
@@ -11,16 +11,14 @@ export function softmax(logits) {
   return shares.map((x) => x / sum);
 }
 
-export function best(values, count) {
-  const order = Array.from(values.keys()).sort((a, b) => values[b] - values[a]);
-  return order.slice(0, count);
-}
-
 // ImageNet names a class by several words: the first is enough where there is little room.
 export const short = (name) => name.split(",")[0];
 
 export const points = (change) =>
   `${change < 0 ? "−" : "+"}${(100 * Math.abs(change)).toFixed(1)} points`;
+
+// Rows and columns that a key moves by.
+export const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
 // --- the answer ------------------------------------------------------------------------------
 
@@ -64,11 +62,8 @@ export class Lens {
   constructor(classes, layers) {
     this.classes = classes;
     this.lines = Array.from({ length: layers }, (_, l) => {
-      const line = {
-        name: make("span", { className: "name" }),
-        fill: make("i"),
-        value: make("b"),
-      };
+      const name = make("span", { className: "name" });
+      const line = { name, fill: make("i"), value: make("b") };
       const bar = make("span", { className: "bar" }, line.fill);
       const number = make("span", { className: "number" }, String(l));
       line.element = make("li", {}, number, line.name, bar, line.value);
@@ -141,10 +136,9 @@ export class Board {
     if (at < 0) return;
     const { heads, layers } = this.spec;
     const [l, h] = [Math.floor(at / heads), at % heads];
-    const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
     if (event.key === "x") this.app.switchHead(l, h);
-    else if (event.key in steps) {
-      const [down, right] = steps[event.key];
+    else if (event.key in ARROWS) {
+      const [down, right] = ARROWS[event.key];
       const row = Math.min(layers - 1, Math.max(0, l + down));
       const column = Math.min(heads - 1, Math.max(0, h + right));
       this.cells[at].tabIndex = -1;
@@ -214,6 +208,10 @@ export class Board {
 
 // --- the lengths of the tokens -----------------------------------------------------------------
 
+// The lengths of the patches that are not hidden, the shortest first.
+const inOrder = (maps, norms) =>
+  norms.subarray(maps.special).filter((_, i) => !maps.hidden[i]).sort();
+
 export class Norms {
   constructor(spec, app) {
     this.spec = spec;
@@ -237,10 +235,8 @@ export class Norms {
   draw(maps, colours) {
     const block = this.block;
     const norms = maps.norms[block];
-    const kept = Array.from(norms.subarray(maps.special)).filter((_, i) => !maps.hidden[i]);
-    const order = [...kept].sort((a, b) => a - b);
-    const [least, most] = [order[0], order.at(-1)];
-    const middle = order[order.length >> 1];
+    const order = inOrder(maps, norms);
+    const [least, middle, most] = [order[0], order[order.length >> 1], order.at(-1)];
     const pen = $("norm-map").getContext("2d");
     const cells = pen.createImageData(maps.columns, maps.rows);
     for (let i = 0; i < maps.patches; i++) {
@@ -266,9 +262,8 @@ export class Norms {
       style.getPropertyValue(name),
     );
     const rows = maps.norms.map((norms) => {
-      const kept = Array.from(norms.subarray(maps.special)).filter((_, i) => !maps.hidden[i]);
-      kept.sort((a, b) => a - b);
-      const at = (share) => kept[Math.round(share * (kept.length - 1))];
+      const order = inOrder(maps, norms);
+      const at = (share) => order[Math.round(share * (order.length - 1))];
       return { low: at(0.25), high: at(0.75), middle: at(0.5), most: at(1), cls: norms[0] };
     });
     const top = Math.max(...rows.map((row) => Math.max(row.most, row.cls)));

@@ -84,9 +84,9 @@ function percent(share) {
   return share === 0 || share >= 0.0005 ? `${(100 * share).toFixed(1)} %` : "below 0.1 %";
 }
 
-function strongest(weights, special, count) {
-  const order = Array.from({ length: weights.length - special }, (_, i) => special + i);
-  return order.sort((a, b) => weights[b] - weights[a]).slice(0, count);
+// Where the largest values are, the largest first.
+function best(values, count) {
+  return Array.from(values.keys()).sort((a, b) => values[b] - values[a]).slice(0, count);
 }
 
 // --- small helpers of the page ---------------------------------------------------------------
@@ -314,7 +314,8 @@ class Panel {
     const { maps } = this.app;
     this.query = maps.hasQuery(this.view, this.app.query) ? this.app.query : 0;
     maps.read(this.view, this.query, this.weights);
-    this.order = strongest(this.weights, maps.special, this.lines.length);
+    const patches = this.weights.subarray(maps.special);
+    this.order = best(patches, this.lines.length).map((patch) => maps.special + patch);
     return this.weights[this.order[0]];
   }
 
@@ -596,5 +597,5 @@ async function render({ model, el }) {
   return () => explorer.close();
 }
 
-export { Explorer, Maps, inGrey, make, percent };
+export { Explorer, Maps, best, inGrey, make, percent };
 export default { render };
