@@ -150,11 +150,7 @@ def test_the_hubs_edition_is_made_step_by_step(tmp_path, monkeypatch):
     What is not run is the installation: `.venv` is the Python of this test.
     """
     clone = cloned(tmp_path, kit=True)
-    path = clone / "notebooks" / "01_classify.ipynb"
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    ids = [cell["id"] for cell in notebook["cells"]]
-    notebook["cells"] = notebook["cells"][: ids.index(LAST) + 1]
-    path.write_text(json.dumps(notebook), encoding="utf-8")
+    shorten(clone / "notebooks" / "01_classify.ipynb")
     (clone / ".venv" / "bin").mkdir(parents=True)
     executable(clone / ".venv" / "bin" / "python", f'exec "{sys.executable}" "$@"')
     (clone / ".venv" / "installed").touch()
@@ -199,10 +195,55 @@ def test_the_hubs_edition_is_made_step_by_step(tmp_path, monkeypatch):
     assert "source hub" in page and "Egyptian cat" in page
 
 
+def shorten(path):
+    """Keep the first half of notebook 01."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    ids = [cell["id"] for cell in notebook["cells"]]
+    notebook["cells"] = notebook["cells"][: ids.index(LAST) + 1]
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+
+
 def executable(path, script):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(script if script.startswith("#!") else f"#!/bin/sh\n{script}\n", "utf-8")
     path.chmod(0o755)
+
+
+PYTHON = f"""#!/bin/sh
+case "$*" in
+  "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  "-m pip install "*) exec "{sys.executable}" "$@" --dry-run ;;
+  "-m pytest "*) exec "{sys.executable}" "$@" --collect-only ;;
+  *) exec "{sys.executable}" "$@" ;;
+esac
+"""
+
+
+@pytest.mark.slow
+def test_the_newest_libraries_are_tried_step_by_step(tmp_path):
+    """All steps of newest.yml: pip says what it would install, pytest what it would run.
+
+    Of the notebooks, the first half of 01 is executed.
+    """
+    clone = cloned(tmp_path, kit=True)
+    for path in (clone / "notebooks").glob("*.ipynb"):
+        shorten(path) if path.stem == "01_classify" else path.unlink()
+    executable(tmp_path / "tools" / "python", PYTHON)
+    given = {
+        "PATH": os.pathsep.join([str(tmp_path / "tools"), os.environ["PATH"]]),
+        "PYTHONPATH": str(clone),
+    }
+    printed = {
+        name: run(step, clone, **given)
+        for name, step in steps("newest.yml").items()
+        if "if" not in step
+    }
+    assert list(printed) == [
+        "Install the newest of everything", "Unit tests", "Execute the notebooks"
+    ]  # fmt: skip
+    assert "\ntorch==" in (clone / "versions.txt").read_text(encoding="utf-8")
+    assert re.search(r"\d{3,} .*collected|\d{3,}/\d+ tests collected", printed["Unit tests"])
+    assert (clone / "build" / "01_classify.html").is_file()
 
 
 GH = """#!/bin/sh
