@@ -6,11 +6,19 @@ Shapes: B pictures, L layers, H heads, T tokens. The model is loaded with "eager
 import torch
 from torch import nn
 
+from vit_helpers.errors import CourseError
+
 
 def maps(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
     """The attention of every layer and head, (B, L, H, T, T): how much token i attends to j."""
     with torch.no_grad():
-        attentions = model(pixel_values=pixel_values, output_attentions=True).attentions
+        output = model(pixel_values=pixel_values, output_attentions=True)
+    attentions = getattr(output, "attentions", None) or ()
+    if len({attn.shape for attn in attentions}) != 1:
+        raise CourseError(
+            f"{type(model).__name__} has no attention of all tokens to all: load it with "
+            "attn_implementation='eager'; a model of windows, such as Swin, has none."
+        )
     return torch.stack(attentions, dim=1)
 
 

@@ -8,8 +8,10 @@ import torch
 import transformers
 from PIL import Image
 
-from vit_helpers import cli, images, models, training
+from course import maps
+from vit_helpers import attention, cli, images, models, training
 from vit_helpers.errors import CourseError
+from vit_helpers.widgets import explorer
 
 NAMES = ["cat", "dog", "bird"]
 HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_rescale": True, "do_normalize": True}
@@ -50,6 +52,7 @@ SWIN = {
     "num_labels": 7,
     "initializer_range": 0.3,
 }
+TOWER = {key: BASE[key] for key in list(BASE)[:-2]}  # what looks at pictures, beside text
 LARGE = SQUARE | {"size": {"height": 384, "width": 384}}
 
 # name: (family, settings, processor)
@@ -65,6 +68,8 @@ FAMILIES = {
     "BEiT": ("Beit", BASE | {"use_relative_position_bias": True}, SQUARE),
     "MSN": ("ViTMSN", BASE, SQUARE),
     "Swin": ("Swin", SWIN, SQUARE),
+    "SigLIP": ("Siglip", {"vision_config": TOWER, "num_labels": 7}, SQUARE),
+    "CLIP": ("CLIP", {"vision_config": TOWER, "num_labels": 7}, SQUARE),
 }
 
 
@@ -99,6 +104,56 @@ def test_what_is_saved_loads_as_what_it_was(saved, tmp_path):
     assert torch.equal(models.logits_of(again, same, PICTURES), before)
     one_by_one = torch.cat([models.logits_of(model, processor, p) for p in PICTURES])
     assert torch.allclose(one_by_one, before, atol=1e-4)
+
+
+SPECIAL = {"DeiT": 2, "DeiT, distilled": 2, "DINOv2 with registers": 5, "SigLIP": 0}
+
+
+def test_the_attention_of_every_family_can_be_seen_or_a_sentence_says_why_not(saved):
+    name, _, folder = saved
+    model, processor = factories.load(folder, "eager")
+    pixels = images.to_pixels(PICTURES, processor)
+    if name == "Swin":
+        with pytest.raises(CourseError, match="a model of windows, such as Swin, has none"):
+            maps.maps(model, pixels)
+        return
+    attn, (rows, columns) = maps.maps(model, pixels), attention.grid_size(model)
+    tokens = SPECIAL.get(name, 1) + rows * columns
+    assert attn.shape == (3, 3, 3, tokens, tokens)
+    assert torch.allclose(attn.sum(-1), torch.ones(3, 3, 3, tokens), atol=1e-4)
+    relevant = maps.relevance(model, pixels, torch.tensor([0, 1, 2]))
+    assert relevant.shape == (3, tokens, tokens) and torch.isfinite(relevant).all()
+    if name == "SigLIP":
+        with pytest.raises(CourseError, match=r"too few for \[CLS\]"):
+            explorer.explore(PICTURES[0], attn[0], (rows, columns))
+    else:
+        explorer.explore(PICTURES[0], attn[0], (rows, columns))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ViT", "DeiT, distilled", "DINOv2 with registers", "BEiT", "MSN", "Swin", "SigLIP", "CLIP"],
+)
+def test_torch_exports_every_family(rt, tmp_path, name):
+    build(tmp_path / "m", name)
+    model, processor = factories.load(tmp_path / "m", "eager")
+    pixels = images.to_pixels(PICTURES, processor)
+    network = torch.export.export(model, (), {"pixel_values": pixels}, strict=False).module()
+    with torch.no_grad():
+        assert torch.allclose(
+            network(pixel_values=pixels).logits, models.logits(model, pixels), atol=1e-4
+        )
+
+
+def test_patches_are_left_out_or_a_sentence_says_why_not(saved):
+    name, _, folder = saved
+    model, processor = factories.load(folder)
+    pixels = images.to_pixels(PICTURES, processor)
+    try:
+        with torch.no_grad(), models.patch_dropout(model.train(), 0.5):
+            assert torch.isfinite(model(pixel_values=pixels).logits).all()
+    except CourseError as error:
+        assert name in ("Swin", "BEiT") and "wants every patch" in str(error)
 
 
 def test_a_new_head_learns_after_the_model_was_looked_at(saved, tmp_path):
@@ -157,12 +212,11 @@ def test_names_of_timm_are_given_to_a_vit_alone(saved):
     assert weights["blocks.2.attn.qkv.weight"].shape == (72, 24)
 
 
-@pytest.mark.parametrize("name", ["DeiT", "DINOv2", "Swin"])
-def test_export_answers_alike(rt, tmp_path, name):
+def test_export_to_onnx_answers_alike(rt, tmp_path):
     import numpy as np
     import onnxruntime
 
-    build(tmp_path / "m", name)
+    build(tmp_path / "m", "DINOv2")
     model, processor = factories.load(tmp_path / "m", "eager")
     pixels = images.to_pixels(PICTURES, processor)
     file = tmp_path / "model.onnx"

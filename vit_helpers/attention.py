@@ -9,6 +9,7 @@ import math
 import torch
 from torch import nn
 
+from . import models
 from .errors import CourseError, one_of
 
 
@@ -18,8 +19,11 @@ def grid_size(model: nn.Module) -> tuple[int, int]:
     The square root of the number of tokens would be wrong for pictures that are not square and
     for models with extra tokens.
     """
-    height, width = _pair(model.config.image_size)
-    patch_height, patch_width = _pair(model.config.patch_size)
+    config = models.vision_config(model)
+    if not hasattr(config, "image_size") or not hasattr(config, "patch_size"):
+        raise CourseError(f"{type(model).__name__} has no grid of patches: not a ViT.")
+    height, width = _pair(config.image_size)
+    patch_height, patch_width = _pair(config.patch_size)
     return height // patch_height, width // patch_width
 
 

@@ -135,7 +135,12 @@ def patch_dropout(model: nn.Module, keep: float):
     """
     number("keep", keep, above=0, most=1)
 
+    if getattr(model.config, "use_relative_position_bias", False):
+        raise CourseError(f"{type(model).__name__} wants every patch: its attention counts places.")
+
     def drop(module, inputs, tokens):  # (B, 1 + patches, width)
+        if not torch.is_tensor(tokens) or tokens.dim() != 3:
+            raise CourseError(f"{type(model).__name__} wants every patch: keep all of them.")
         if not model.training:
             return tokens
         patches = tokens.shape[1] - 1
@@ -156,17 +161,32 @@ def patch_dropout(model: nn.Module, keep: float):
 
 def blocks(model: nn.Module) -> nn.ModuleList:
     """The encoder blocks of a ViT, first to last; raises `CourseError` if it has no such list."""
-    depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    depth = getattr(vision_config(model), "num_hidden_layers", None)
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             if len({type(child) for child in module}) == 1:
                 return module
-    raise CourseError(f"{type(model).__name__} has no list of encoder blocks: not a ViT.")
+    raise CourseError(
+        f"{type(model).__name__} has no list of encoder blocks: not a ViT. Freeze none of it."
+    )
+
+
+def vision_config(model: nn.Module):
+    """The settings of what looks at pictures: a CLIP has others, for text."""
+    config = getattr(model, "config", None)
+    return getattr(config, "vision_config", config)
+
+
+def _body(model: nn.Module) -> nn.Module:
+    """What the head stands on; that of a CLIP is no `base_model`."""
+    body = getattr(model, "base_model", model)
+    inside = [child for child in model.children() if hasattr(child, "embeddings")]
+    return inside[0] if body is model and inside else body
 
 
 def embeddings(model: nn.Module) -> nn.Module:
     """What makes tokens of a picture (patches, [CLS], positions), or a `CourseError`."""
-    found = getattr(getattr(model, "base_model", None), "embeddings", None)
+    found = getattr(_body(model), "embeddings", None)
     if isinstance(found, nn.Module):
         return found
     raise CourseError(f"{type(model).__name__} has no embeddings: not a ViT.")
@@ -177,7 +197,7 @@ def head(model: nn.Module) -> nn.Module:
 
     It is one linear layer; a distilled DeiT has two, which come as a `ModuleList`.
     """
-    body = getattr(model, "base_model", model)
+    body = _body(model)
     parts = [
         part
         for part in model.children()

@@ -120,7 +120,7 @@ def settings() -> resources.Settings:
     forbidden = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     return resources.Settings(
         folders=tuple(folders),
-        endpoint=(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
+        endpoint=(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").strip().rstrip("/"),
         token=os.environ.get("HF_TOKEN", "").strip(),
         hub_cache=Path(os.environ.get("HF_HUB_CACHE") or Path(of_hub) / "hub"),
         offline=forbidden and not _forbidden_by_us,

@@ -118,6 +118,9 @@ def _ask(row: Resource, file: File, settings: Settings, tries: int) -> File:
     """The file with its address, and with size and digest as far as anybody knows them."""
     if settings.offline:
         raise download.DownloadError("HF_HUB_OFFLINE=1 forbids to ask the Hub")
+    if not settings.endpoint.lower().startswith(("http://", "https://")):
+        text = f"HF_ENDPOINT is {settings.endpoint!r}, but it must begin with https://"
+        raise download.DownloadError(text)
     url = row.address(file, settings.endpoint)
     size, digest = download.facts(url, settings.headers(url), tries)
     if file.digest:
