@@ -21,7 +21,6 @@ from vit_helpers.efficiency import (
     Engine,
     MergingViT,
     count_operations,
-    cpu_has_int8,
     known_warnings_hidden,
     openvino_engine,
     runs_in,
@@ -214,7 +213,7 @@ def _weights_of_int8() -> dict:
     """
     from onnxruntime.quantization import QuantType
 
-    if cpu_has_int8():
+    if runtime.cpu_has_int8():
         return {"weight_type": QuantType.QInt8, "per_channel": True}
     return {"weight_type": QuantType.QUInt8, "per_channel": False}
 

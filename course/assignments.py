@@ -8,10 +8,10 @@ leaves the stubs; `nbgrader autograde` runs what was handed in and counts the po
 from pathlib import Path
 
 from vit_helpers.errors import CourseError
-from vit_helpers.tasks import of_notebook
 from vit_helpers.tasks.core import EASY, HARD, MEDIUM
 
 from . import editions, read_notebook
+from .editions import of_notebook
 
 POINTS = {EASY: 1, MEDIUM: 2, HARD: 3}
 CONFIG = '''\

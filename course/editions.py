@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from vit_helpers.errors import CourseError
-from vit_helpers.tasks import ALL, of_notebook
+from vit_helpers.tasks import ALL
 from vit_helpers.tasks.core import NOT_ATTEMPTED, RIGHT, WRONG, YOUR_TIME, Task
 
 from . import read_notebook
@@ -17,6 +17,11 @@ NOT_RUN = "not run"
 LINE = re.compile(rf"^[✓✗○] Task (\d\d\.\d): ({RIGHT}|{WRONG}|{NOT_ATTEMPTED})( \(after)?", re.M)
 TIME = re.compile(rf"^✓ Task (\d\d\.\d): .*{YOUR_TIME} (\d+) min\.$", re.M)
 LARGEST_BYTES = 100_000_000
+
+
+def of_notebook(stem: str) -> tuple[type[Task], ...]:
+    """The tasks of a notebook, in order; none for a name that is not one of the course."""
+    return tuple(task for task in ALL if task.notebook == stem)
 
 
 # --- what the notebooks hold ---------------------------------------------------------------------

@@ -177,14 +177,14 @@ def measured_table(root: Path) -> str:
 
 def guide_table(root: Path) -> str:
     """A row for each notebook: minutes of the machine, and those that its tasks say."""
-    from vit_helpers import tasks
+    from .editions import of_notebook
 
     cpu, gpu, card = minutes(root)
     head = ["notebook", "machine, minutes", *[f"on a GPU ({card})"] * bool(card), "tasks, minutes"]
     rows = [head, ["---"] * len(head)]
     for stem in PICTURES:
         row = [stem, str(cpu.get(stem, "")), *[str(gpu.get(stem, ""))] * bool(card)]
-        rows.append([*row, str(sum(task.minutes for task in tasks.of_notebook(stem)))])
+        rows.append([*row, str(sum(task.minutes for task in of_notebook(stem)))])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

@@ -11,6 +11,7 @@ anything, so accuracy on them tells whether a model knows a horse or merely reme
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -26,9 +27,13 @@ import numpy as np
 from PIL import Image
 
 from vit_helpers.errors import CourseError
-from vit_helpers.offline_kit import sha256
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "artwork"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from vit_helpers.errors import CourseError
-from vit_helpers.offline_kit import KIT, SUMS, sha256
+from vit_helpers.offline_kit import KIT, SUMS
 
 from . import artwork, twins
 
@@ -165,7 +165,7 @@ def fetch_photos(folder: Path = artwork.CACHE) -> None:
                     write_atomically(original(photo, folder), read_original(photo, Path(tmp)))
     for photo in PHOTOS:
         path = original(photo, folder)
-        if sha256(path) != photo.sha256:
+        if artwork.sha256(path) != photo.sha256:
             raise CourseError(
                 f"{path} is not the pinned photograph (its SHA-256 differs); delete it and build "
                 "again."
@@ -248,7 +248,9 @@ def data_files(folder: Path = KIT) -> list[Path]:
 
 def write_sums(folder: Path = KIT) -> Path:
     """Write ``SHA256SUMS``, in the format that ``sha256sum --check`` reads."""
-    lines = [f"{sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in data_files(folder)]
+    lines = [
+        f"{artwork.sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in data_files(folder)
+    ]
     path = folder / SUMS
     write_atomically(path, "".join(lines).encode())
     return path
@@ -265,7 +267,7 @@ def print_table(folder: Path = KIT) -> None:
     print(f"{'file':<34}{'bytes':>12}  SHA-256")
     for path in data_files(folder):
         name = path.relative_to(folder).as_posix()
-        print(f"{name:<34}{path.stat().st_size:>12,}  {sha256(path)[:16]}...")
+        print(f"{name:<34}{path.stat().st_size:>12,}  {artwork.sha256(path)[:16]}...")
     size = total_size(folder)
     print(f"{'everything in the kit':<34}{size:>12,}  ({size / LIMIT:.0%} of 25 MiB)")
 

@@ -81,7 +81,7 @@ def flowers_from_scratch() -> float:
         pictures = data.PictureSet(part, transform)
         loaders[name] = data.loader(pictures, FLOWERS["batch"], shuffle=learns)
     config = AutoConfig.from_pretrained(
-        rt.locate("classifier"), **models.label_maps(data.class_names(flowers["train"]))
+        rt.locate("classifier"), id2label=dict(enumerate(data.class_names(flowers["train"])))
     )
     model = AutoModelForImageClassification.from_config(config).to(rt.device)
     optimizer = torch.optim.AdamW(training.parameter_groups(model, LR))

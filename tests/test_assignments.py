@@ -12,7 +12,6 @@ import pytest
 
 from course import __main__ as command_line
 from course import assignments, editions, runner
-from vit_helpers import tasks
 
 pytest.importorskip("nbgrader")
 
@@ -56,7 +55,7 @@ def test_every_task_has_a_cell_to_fill_and_a_locked_one_that_grades(path):
         if m
     ]
     expected = []
-    for task in tasks.of_notebook(path.stem):
+    for task in editions.of_notebook(path.stem):
         number = task.id.replace(".", "-")
         expected.append((f"task-{number}", True, False, False, None))
         points = assignments.POINTS[task.difficulty]
@@ -76,7 +75,7 @@ def test_nbgrader_leaves_the_stubs_and_takes_every_solution_out(path):
     config = Config()
     exec(assignments.CONFIG, {"get_config": lambda: config})
     notebook, _ = ClearSolutions(config=config).preprocess(notebook, {})
-    for task in tasks.of_notebook(path.stem):
+    for task in editions.of_notebook(path.stem):
         cell = cell_of(notebook, task)
         assert "SOLUTION" not in cell.source
         assert task.solution_code.strip() not in cell.source
@@ -107,7 +106,7 @@ WRONG = "def ece(confidence, right, bins):\n    return 0.0"
 @pytest.fixture
 def released(tmp_path, monkeypatch):
     """01 with one task only, as nbgrader releases it: `(folder, task, notebook)`."""
-    task = next(t for t in tasks.of_notebook(STEM) if t.__name__ == "CalibrationError")
+    task = next(t for t in editions.of_notebook(STEM) if t.__name__ == "CalibrationError")
     notebook = read(runner.NOTEBOOKS / f"{STEM}.ipynb")
     wanted = (*NEEDED, editions.task_cell(notebook, STEM, task).id)
     notebook.cells = [cell for cell in notebook.cells if cell.id in wanted]
@@ -157,7 +156,7 @@ def test_a_whole_notebook_is_graded(path, tmp_path):
     nbgrader(tmp_path, "generate_assignment", path.stem, "--create")
     empty = read(tmp_path / "release" / path.stem / path.name)
     solved = copy.deepcopy(empty)
-    for task in tasks.of_notebook(path.stem):
+    for task in editions.of_notebook(path.stem):
         cell = cell_of(solved, task)
         cell.source = cell.source.replace(task.stub.strip(), task.solution_code.strip())
     hand_in(tmp_path, "ada", solved, path.stem)
@@ -175,7 +174,7 @@ def test_a_notebook_that_was_edited_is_refused_with_the_name_of_its_cell(
     path = tmp_path / "notebooks" / f"{STEM}.ipynb"
     shutil.copyfile(runner.ROOT / "notebooks" / path.name, path)
     notebook = read(path)
-    task = tasks.of_notebook(STEM)[0]
+    task = editions.of_notebook(STEM)[0]
     cell = editions.task_cell(notebook, STEM, task)
     cell.source = cell.source.replace(task.stub.strip(), "answer = 1")
     nbformat.write(notebook, path)

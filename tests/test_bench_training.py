@@ -22,7 +22,7 @@ def small(monkeypatch):
             num_attention_heads=2,
             intermediate_size=32,
             num_labels=len(class_names),
-            **models.label_maps(class_names),
+            id2label=dict(enumerate(class_names)),
         )
         return ViTForImageClassification(config)
 

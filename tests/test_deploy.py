@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorFast
 
 from benchmarks.export import export_onnx
-from vit_helpers import efficiency, images, models
+from vit_helpers import efficiency, images
 from vit_helpers.efficiency import deploy, standalone
 from vit_helpers.errors import CourseError
 
@@ -29,7 +29,7 @@ def made(tmp_path_factory):
         image_size=32,
         patch_size=8,
         initializer_range=0.3,
-        **models.label_maps(NAMES),
+        id2label=dict(enumerate(NAMES)),
     )
     model = ViTForImageClassification(config).eval()
     processor = ViTImageProcessorFast(size={"height": 32, "width": 32})

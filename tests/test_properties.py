@@ -204,7 +204,7 @@ def test_a_set_gives_what_its_pictures_give_alone(processors, rt, kinds, seed, n
         pixels, labels = split[list(range(len(files)))]
         assert torch.allclose(pixels, alone, atol=1e-6) and labels.tolist() == columns["label"]
         assert torch.allclose(split[0][0], alone[0], atol=1e-6)
-        (batch, _), = torch.utils.data.DataLoader(split, len(files))  # fmt: skip
+        (batch, _), = data.loader(split, len(files))  # fmt: skip
         assert torch.equal(batch, pixels)
 
 

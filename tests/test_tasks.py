@@ -155,7 +155,7 @@ def forms(answer):
 
 def test_there_are_three_to_five_tasks_in_each_notebook_from_easy_to_hard():
     for stem in {task.notebook for task in tasks.ALL}:
-        here = tasks.of_notebook(stem)
+        here = editions.of_notebook(stem)
         assert 3 <= len(here) <= 5
         assert {core.EASY, core.HARD} <= {task.difficulty for task in here}
         assert [task.number for task in here] == list(range(1, len(here) + 1))
@@ -791,7 +791,7 @@ def test_the_notebooks_hold_every_task_as_the_package_has_it():
     for path in runner.find():
         cells = nbformat.read(path, as_version=4).cells
         sources = [cell.source for cell in cells]
-        for task in tasks.of_notebook(path.stem):
+        for task in editions.of_notebook(path.stem):
             assert editions.question(task) in sources, f"{task.id}: the question differs"
             assert editions.learners_cell(task) in sources, f"{task.id}: the learner's cell differs"
             assert (
@@ -805,7 +805,7 @@ def test_solve_puts_the_solution_in_place_of_every_stub(tmp_path, capsys):
     assert __main__.main(["solve", "--to", str(tmp_path)]) == 0
     for path in runner.find():
         sources = "\n".join(c.source for c in nbformat.read(tmp_path / path.name, 4).cells)
-        for task in tasks.of_notebook(path.stem):
+        for task in editions.of_notebook(path.stem):
             assert task.solution_code.strip() in sources
             assert task.stub.strip() not in sources
         assert "= ..." not in sources and "return ..." not in sources
@@ -824,7 +824,7 @@ def submitted(*cells):
 
 def test_a_stub_that_was_changed_in_the_notebook_is_found():
     task = BY_NAME["CountTokens"]
-    others = [(editions.learners_cell(t), "") for t in tasks.of_notebook("01_classify")[1:]]
+    others = [(editions.learners_cell(t), "") for t in editions.of_notebook("01_classify")[1:]]
     notebook = submitted((editions.learners_cell(task).replace("= ...", "= 5"), ""), *others)
     with pytest.raises(CourseError, match="does not hold the stub of CountTokens"):
         editions.solve(notebook, "01_classify")
@@ -845,7 +845,7 @@ def test_a_solved_notebook_whose_check_fails_is_reported(monkeypatch, tmp_path, 
 
 
 def test_progress_over_a_folder_reads_what_was_printed_and_executes_nothing(tmp_path, capsys):
-    first, second, third, fourth = tasks.of_notebook("01_classify")
+    first, second, third, fourth = editions.of_notebook("01_classify")
     ann = submitted(
         (editions.learners_cell(first), "✗ Task 01.1: not yet. 576 is the number of patches."),
         ("q1.check(577)", "✓ Task 01.1: right. Well done. Your time: 4 min."),
@@ -891,5 +891,5 @@ def test_progress_of_a_missing_or_empty_folder_is_one_sentence(tmp_path, capsys)
 def test_saved_notebooks_show_every_task_as_not_attempted():
     for path in runner.find():
         states = editions.states(json.loads(path.read_text(encoding="utf-8")))
-        assert len(states) == len(tasks.of_notebook(path.stem))
+        assert len(states) == len(editions.of_notebook(path.stem))
         assert set(states.values()) == {core.NOT_ATTEMPTED}

@@ -687,19 +687,10 @@ def test_unknown_schedule(rt):
 
 
 def test_an_empty_history_is_a_sentence():
-    for ask in ("to_frame", "table"):
-        with pytest.raises(CourseError, match="history is empty"):
-            getattr(training.History(), ask)()
+    with pytest.raises(CourseError, match="history is empty"):
+        training.History().to_frame()
     with pytest.raises(CourseError, match="history is empty"):
         training.History().best_epoch  # noqa: B018
-
-
-def test_the_table_for_readers_is_rounded(rt):
-    table = fitted(tiny(), epochs=1).table()
-    assert list(table.columns)[:4] == [
-        "train loss", "validation loss", "train accuracy, %", "validation accuracy, %"
-    ]  # fmt: skip
-    assert (table.round(3) == table).all().all()
 
 
 # --- parameter groups ----------------------------------------------------------------------------

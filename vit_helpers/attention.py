@@ -31,8 +31,6 @@ def _pair(value) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
-# --- does a map show what the answer depends on? -------------------------------------------------
-
 REFERENCES = ("random", "centre")  # maps that have not looked at the picture
 
 

@@ -195,8 +195,7 @@ def to_pixels(pictures, processor, resized: bool = False):
 
     Args:
         pictures: One picture or a list: whatever `load_image` takes, or uint8 tensors (3, H, W).
-        processor: An image processor of transformers. If it has mean and deviation of one
-            channel, the pictures become grey.
+        processor: Of transformers. If its mean is of one channel, the pictures become grey.
         resized: Whether the pictures have the model's size already.
     """
     several = isinstance(pictures, (list, tuple)) or getattr(pictures, "ndim", 0) == 4

@@ -20,8 +20,6 @@ from .errors import CourseError, number, old_names, whole_number
 
 __getattr__ = old_names(__name__)
 
-# --- load ----------------------------------------------------------------------------------------
-
 
 @contextlib.contextmanager
 def _said_plainly(path: str | Path):
@@ -75,7 +73,8 @@ def load_with_new_head(class_names: list[str], path: str | Path | None = None):
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
-            **label_maps(class_names),
+            id2label=dict(enumerate(class_names)),
+            label2id={name: i for i, name in enumerate(class_names)},
         )
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
     of_head = {id(p) for p in head(model).parameters()}
@@ -87,14 +86,6 @@ def load_with_new_head(class_names: list[str], path: str | Path | None = None):
             "saved whole."
         )
     return model.to(runtime.current().device)
-
-
-def label_maps(class_names: list[str]) -> dict:
-    """`id2label` and `label2id` with whole numbers, as `from_pretrained` takes them."""
-    return {
-        "id2label": dict(enumerate(class_names)),
-        "label2id": {name: i for i, name in enumerate(class_names)},
-    }
 
 
 def plain_bf16_attention(
@@ -315,9 +306,6 @@ def top_classes(logits: torch.Tensor, model: nn.Module, k: int = 5) -> list:
     best = logits.softmax(dim=-1).topk(k)
     names = [model.config.id2label[i] for i in best.indices.tolist()]
     return list(zip(names, best.values.tolist(), strict=True))
-
-
-# --- save ----------------------------------------------------------------------------------------
 
 
 def save(model: nn.Module, processor, folder: str | Path) -> Path:

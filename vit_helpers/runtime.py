@@ -157,6 +157,15 @@ def cpu_has_bf16() -> bool:
     return any(cpu_abilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def cpu_has_int8() -> bool:
+    """Whether this CPU multiplies bytes in hardware: VNNI or AMX on x86-64, dot products on ARM.
+
+    Without, int8 is little faster than fp32, and sums of unsigned and signed bytes can overflow.
+    """
+    abilities = cpu_abilities()  # torch before 2.9 cannot tell: counts as no
+    return any(abilities.get(n) for n in ("avx512_vnni", "avx_vnni", "amx_int8", "dot", "i8mm"))
+
+
 def cpu_abilities() -> dict:
     """What this CPU has in hardware, as torch names it; empty where torch is too old to tell."""
     import torch
@@ -202,13 +211,10 @@ def start(*needs: str) -> Runtime:
 
 
 def choose_source(wanted: str, needs: tuple[str, ...]) -> tuple[str, str]:
-    """Bring the resources of a notebook here, so that nothing waits for a network later.
+    """Bring the resources of a notebook here; returns `(source, notice)` for the reader.
 
     `hub` and `offline` insist. `auto` takes what is cached, else the Hub if it answers within
     three seconds and delivers, else the offline kit.
-
-    Returns:
-        `(source, notice)`: `hub` or `offline`, and what to tell the reader, or an empty text.
     """
     if wanted == "offline":
         return "offline", ""
@@ -272,7 +278,9 @@ def quiet(*, offline: bool) -> None:
         os.environ.pop("HF_HUB_OFFLINE", None)
         _forbidden_by_us = False
     if "huggingface_hub" in sys.modules:
-        sys.modules["huggingface_hub.constants"].HF_HUB_OFFLINE = offline or settings().offline
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = offline or settings().offline
     _keep_datasets_cache_writable()
     # Reading what is on this machine lasts a moment, and a download of the course has its own bar.
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

@@ -55,16 +55,12 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     for name, kind, text in (
         ("epochs", some, "passes over the training set"),
         ("batch", some, "pictures in a batch of each process"),
-        ("pictures", some, "at most so many training pictures"),
-        ("test-pictures", some, "the same for validation and for test"),
         ("freeze", _in_range(whole_number, int, least=0), "how many of the first blocks stay"),
         ("lr", rate, "highest learning rate"),
         ("head-lr", rate, "the same for the new head"),
     ):
         train.add_argument(f"--{name}", type=kind, metavar="N", help=text)
-    smooth = _in_range(number, float, least=0, most=0.99)
     share = _in_range(number, float, above=0, most=1)
-    train.add_argument("--label-smoothing", type=smooth, default=0.0)
     train.add_argument("--keep-patches", type=share, default=1.0, help="share of the patches")
     train.add_argument("--no-augment", dest="augment", action="store_false")
 

@@ -53,16 +53,16 @@ def examine() -> list[Line]:
     if all(line.state != "fail" for line in lines):
         lines += [device(), *processor()]
     found = {name: resources.find(name, runtime.settings()) for name in resources.RESOURCES}
-    missing = [name for name, place in found.items() if not place]
+    missing = [name for name, folder in found.items() if not folder]
     fix = "nothing if all resources below are here or the kit is enough; else the lines above"
     reason = resources.hub_answers(runtime.settings())
     hub = check(not reason, "Hub", reason or "answers", fix)
     kit, room = kit_line(), disk(missing)
     lines += [memory(), widgets(), *writing(), room, *way_out(hub), hub]
-    for name, place in found.items():
+    for name, folder in found.items():
         size = resources.size_in_words(resources.get(name).size)
-        text = f"in {place}" if place else f"not here ({size})"
-        lines.append(check(bool(place), name, text, "python -m vit_helpers prefetch"))
+        text = f"in {folder}" if folder else f"not here ({size})"
+        lines.append(check(bool(folder), name, text, "python -m vit_helpers prefetch"))
     return [*lines, kit, verdict(hub, kit, missing, room)]
 
 
@@ -149,16 +149,6 @@ def _gib(size: float) -> str:
     return f"{size / GIB:.1f}"
 
 
-# What a CPU may have for 16 bits and for 8, by the names that torch gives them.
-FORMATS = {
-    "bf16": {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 bf16", "bf16": "bf16"},
-    "int8": {
-        "amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI",
-        "avx_vnni_int8": "AVX VNNI int8", "i8mm": "matrix products", "dot": "dot products",
-    },
-}  # fmt: skip
-
-
 def processor() -> list[Line]:
     """The CPU: its cores, and what it has in hardware for bf16 and int8."""
     import torch
@@ -175,12 +165,9 @@ def processor() -> list[Line]:
     if not able:
         fix = "nothing, or a newer torch, which can tell"
         return [*lines, Line("note", "bf16, int8", "this torch cannot tell what the CPU has", fix)]
-    has = {
-        what: " and ".join(words for name, words in names.items() if able.get(name))
-        for what, names in FORMATS.items()
-    }
-    text = "; ".join(f"{what}: {words or 'not in hardware'}" for what, words in has.items())
-    lacking = " and ".join(what for what, words in has.items() if not words)
+    has = {"bf16": runtime.cpu_has_bf16(), "int8": runtime.cpu_has_int8()}
+    text = "; ".join(f"{what}: {'' if found else 'not '}in hardware" for what, found in has.items())
+    lacking = " and ".join(what for what, found in has.items() if not found)
     fix = f"nothing: in notebook 05, {lacking} will gain little here"
     return [*lines, check(not lacking, "bf16, int8", text, fix)]
 
@@ -203,7 +190,7 @@ def memory() -> Line:
     limit = _of_the_container("memory.max", "memory/memory.limit_in_bytes")
     if limit.isdigit() and int(limit) < total:
         used = _of_the_container("memory.current", "memory/memory.usage_in_bytes")
-        # Files that were read count as used until somebody wants their memory.
+        # The cache of files counts as used, but is given up when memory is short.
         files = re.search(r"^inactive_file (\d+)", _of_the_container(*STATISTICS), re.M)
         total, where, more = int(limit), " (the limit of this container)", "give the container more"
         free = min(free, total - int(used or 0) + int(files[1] if files else 0))
@@ -232,20 +219,20 @@ def widgets() -> Line:
 
 def writing() -> list[Line]:
     """May this user write where the course does: downloads, temporary files, results?"""
-    places = {
+    folders = {
         "downloads": (runtime.settings().folders[0], "set VIT_CACHE to a folder of yours"),
         "temporary": (Path(tempfile.gettempdir()), "set TMPDIR to a folder of yours"),
         "here": (Path.cwd(), "start in a folder of yours, or copy the course there"),
     }
     lines = []
-    for what, (folder, fix) in places.items():
+    for what, (folder, fix) in folders.items():
         there = _that_is_there(folder)
         try:
             tempfile.TemporaryFile(dir=there).close()
         except OSError as error:
             text = f"{what}: {there} cannot be written ({error.strerror})"
             lines.append(Line("note", "writing", text, fix))
-    return lines or [Line("ok", "writing", f"{', '.join(places)}: all can be written")]
+    return lines or [Line("ok", "writing", f"{', '.join(folders)}: all can be written")]
 
 
 def _that_is_there(folder: Path) -> Path:

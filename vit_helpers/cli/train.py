@@ -30,11 +30,7 @@ STOPPED = 130  # the exit status of a program that Ctrl-C ended
 
 
 def complete(options: Namespace) -> Namespace:
-    """The options of the command, with the recipe's values for what was not asked for.
-
-    Raises:
-        CourseError: If there is nothing to learn.
-    """
+    """The options of the command, with the recipe's values for what was not asked for."""
     given = {name: value for name, value in vars(options).items() if value is not None}
     if "dataset" not in given and "folder" not in given:
         raise CourseError("Say what to learn from: cifar10, flowers102, or --folder with pictures.")
@@ -124,8 +120,7 @@ def picture_sets(request: Namespace, processor, splits) -> dict[str, data.Pictur
     moving = data.train_transform(processor) if request.augment else still
     sets = {}
     for name in ("train", "validation", "test"):
-        limit = request.pictures if name == "train" else request.test_pictures
-        part = data.balanced_subset(splits[name], limit, seed=seed)
+        part = data.balanced_subset(splits[name], None, seed=seed)  # VIT_PICTURES limits it
         sets[name] = data.PictureSet(part, moving if name == "train" else still)
     return sets
 
@@ -153,7 +148,6 @@ def fit(request: Namespace, model, sets: Mapping) -> training.History:
                     optimizer=optimizer,
                     epochs=request.epochs,
                     schedule=request.schedule,
-                    label_smoothing=request.label_smoothing,
                     checkpoint_dir=request.to / "checkpoint",
                 )
         except training.OutOfMemory:
@@ -186,7 +180,7 @@ def shared(model, sets: Mapping, batch: int):
 def write(folder: Path, history: training.History, test, model, processor) -> None:
     """Print the result and write it with the model into a folder."""
     (low, high), count = test.interval, len(test.labels)
-    print(history.table().to_string())
+    print(history.to_frame().to_string(float_format="{:.3g}".format))
     print(f"test: {100 * test.accuracy:.1f} % of {count} pictures are right")
     print(f"95 % interval: {100 * low:.1f} to {100 * high:.1f} %")
     models.save(model, processor, folder / "model")

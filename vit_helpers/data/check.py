@@ -55,30 +55,30 @@ def check_folder(path: str | Path) -> FolderCheck:
 
 
 def _read_all(folder: Path, found):
-    """Open every picture: `(counts, sentences on unreadable ones, digest -> places)`."""
+    """Open every picture: `(counts, sentences on unreadable ones, digest -> files)`."""
     unreadable: list[str] = []
     seen: dict[bytes, list[tuple[str, str, str]]] = {}
     every = [(s, c, f) for s, by_class in found.items() for c, fs in by_class.items() for f in fs]
     counts = {s: dict.fromkeys(sorted(found[s]), 0) for s in SPLIT_WORDS if s in found}
     for split, name, file in runtime.bar(every, "check"):
-        place = file.relative_to(folder).as_posix()
+        path = file.relative_to(folder).as_posix()
         try:
             picture = images.load_image(file)
         except CourseError as error:
-            unreadable.append(f"{place} cannot be used: {str(error).replace(str(file), place)}")
+            unreadable.append(f"{path} cannot be used: {str(error).replace(str(file), path)}")
             continue
         counts[split][name] += 1
         digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).digest()
-        seen.setdefault(digest, []).append((split, name, place))
+        seen.setdefault(digest, []).append((split, name, path))
     return counts, unreadable, seen
 
 
 def _repeated(seen) -> tuple[list[str], list[str]]:
     """Sentences on pictures in two splits or classes, and on others that are there twice."""
     sentences, repeated = [], []
-    for places in seen.values():
-        splits, classes = {s for s, _, _ in places}, {c for _, c, _ in places}
-        files = listed((place for _, _, place in places), 3, " and ")
+    for same in seen.values():
+        splits, classes = {s for s, _, _ in same}, {c for _, c, _ in same}
+        files = listed((path for _, _, path in same), 3, " and ")
         if len(splits) > 1:
             sentences.append(
                 f"The same picture is in {' and '.join(sorted(splits))}: {files}. Keep one, or "
@@ -86,9 +86,9 @@ def _repeated(seen) -> tuple[list[str], list[str]]:
             )
         if len(classes) > 1:
             sentences.append(f"The same picture has two classes: {files}. Keep the right one.")
-        elif len(splits) == 1 and len(places) > 1:
+        elif len(splits) == 1 and len(same) > 1:
             repeated.append(
-                f"The same picture is there {len(places)} times: {files}. Keep one of them."
+                f"The same picture is there {len(same)} times: {files}. Keep one of them."
             )
     return sentences, repeated
 

@@ -12,9 +12,8 @@ from .splits import class_names, image_column, random_indices
 def evaluation_images(model, n: int = 200, seed: int = 0):
     """At most `n` pictures that the classifier knows a class for, to compare a faster model on.
 
-    A picture of anything else lies between classes, where a tiny change turns the answer. Offline
-    they are the kit's held-out pictures and its photographs, 200 in all; from the Hub, CIFAR-10's
-    test photographs (`seed` chooses) without the deer, which is in none of ImageNet's classes.
+    Offline they are the kit's held-out pictures and its photographs, 200 in all; from the Hub,
+    CIFAR-10's test photographs (`seed` chooses) without the deer, which ImageNet does not have.
 
     Returns:
         `(pictures, labels)`: PIL pictures, and their labels as the classifier numbers them (N,),

@@ -21,8 +21,8 @@ MOST_READ = 10_000  # files of a set, to know its pictures again
 class Transform:
     """Turns uint8 pictures (3, H, W) into `pixel_values` by the processor's own steps.
 
-    Or by random `steps`, from a picture to one of the model's size, which the processor then only
-    scales and normalises. They are taken one by one: torchvision draws once for a whole batch.
+    Random `steps` make a picture of the model's size first, which the processor then only scales
+    and normalises. They are taken one by one: torchvision draws once for a whole batch.
     """
 
     def __init__(self, processor, steps: Callable | None = None):
@@ -59,20 +59,13 @@ def train_transform(processor) -> Transform:
 
 
 class PictureSet(torch.utils.data.Dataset):
-    """A split of a data set, decoded once and kept in memory as uint8.
+    """The items `(pixel_values, label)` of a split; a list of indices gives a batch.
 
-    Where that would take more than half of the free memory, pictures are decoded whenever they are
-    asked for, and `loader` spreads the work over processes. Each item is `(pixel_values, label)`;
-    a list of indices gives a batch.
+    Pictures are decoded once. Where they would take more than half of the free memory, they are
+    decoded whenever they are asked for, and `loader` spreads the work over processes.
 
-    Args:
-        dataset: A split with a picture column and `label`.
-        transform: Of one uint8 tensor (3, H, W) to the numbers that a model takes.
-        in_memory: Whether to keep the decoded pictures; `None` for where they fit.
-
-    Attributes:
-        pictures: The uint8 tensors (3, H, W), in order.
-        labels: (N,), which count through `class_names`.
+    `dataset` has a picture column and `label`; `transform` makes what a model takes of one uint8
+    tensor (3, H, W).
     """
 
     def __init__(self, dataset, transform, in_memory: bool | None = None):
@@ -100,21 +93,13 @@ class PictureSet(torch.utils.data.Dataset):
             return self.transform.batch(pictures), self.labels[list(index)]
         return torch.stack([*map(self.transform, pictures)]), self.labels[list(index)]
 
-    def __getitems__(self, indices: list[int]) -> "_Batch":
-        """What torch's loader asks for: several items at once."""
-        return _Batch(*self[indices])
+    def __getitems__(self, indices: list[int]):
+        """The batch that `loader` asks for, made at once."""
+        return self[indices]
 
 
-class _Batch(list):
-    """The items of a batch, for a loader that stacks them, and `finished`, for ours."""
-
-    def __init__(self, pixels: torch.Tensor, labels: torch.Tensor):
-        super().__init__(zip(pixels, labels, strict=True))
-        self.finished = pixels, labels
-
-
-def _finished(batch: list):
-    return batch.finished if isinstance(batch, _Batch) else torch.utils.data.default_collate(batch)
+def _stacked(batch):
+    return batch if isinstance(batch, tuple) else torch.utils.data.default_collate(batch)
 
 
 class _Files(Sequence):
@@ -185,5 +170,5 @@ def loader(pictures, batch_size: int, shuffle: bool = False):
         generator=torch.Generator().manual_seed(runtime.current().seed),
         num_workers=workers,
         persistent_workers=workers > 0,
-        collate_fn=_finished,
+        collate_fn=_stacked,
     )

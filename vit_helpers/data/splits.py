@@ -68,16 +68,11 @@ def quoted(names) -> str:
 
 
 def balanced_subset(dataset, n: int | None, seed: int = 0):
-    """A random part of a split with the same number of pictures of every class.
+    """A random part of a split, chosen by `seed`, with as many pictures of every class.
 
-    Where a class has fewer, all of them are taken and a NOTE says so. `VIT_PICTURES` may set an
-    upper limit.
-
-    Args:
-        dataset: A split with a `label` column.
-        n: About how many pictures (rounded down to a multiple of the number of classes); `None`
-            for the whole split, as it is.
-        seed: Which part.
+    `n` is about how many (rounded down to a multiple of the number of classes), `None` for the
+    whole split; `VIT_PICTURES` may set an upper limit. Where a class has fewer, all of them are
+    taken and a NOTE says so.
     """
     n = None if n is None else whole_number("n", n, least=1)
     if most := runtime.most_pictures():
@@ -137,9 +132,8 @@ def _permutation(size: int, seed: int) -> torch.Tensor:
 def load_folder(folder: str | Path):
     """Load a folder of pictures as a `datasets.DatasetDict`, with the same classes in all splits.
 
-    Args:
-        folder: Holds folders such as `train/cat/` or `cat/` with pictures. Splits are found by
-            their names (`SPLIT_WORDS`); classes without a split around them are for training.
+    It holds folders such as `train/cat/` or `cat/` with pictures. Splits are found by their names
+    (`SPLIT_WORDS`); classes without a split around them are for training.
     """
     import datasets
 

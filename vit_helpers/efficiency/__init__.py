@@ -5,13 +5,13 @@ cell, with the library's own calls; what is here measures and compares them.
 """
 
 from ..errors import old_names
+from ..runtime import cpu_has_int8
 from .compare import BASELINE, agreement, compare, for_reading, pareto, recommend, usable
 from .deploy import export_deployable, run_standalone
 from .engines import (
     CalibrationReader,
     Engine,
     check_export,
-    cpu_has_int8,
     known_warnings_hidden,
     megabytes,
     torch_engine,

@@ -47,9 +47,6 @@ def compare(
         (share of pictures with the same top class alone and in a batch of eight), `floor ms`,
         `of possible` (the floor as a share of the median), and `pareto`. The `verdict` of an
         engine whose agreement is below 90 % is `unusable`.
-
-    Raises:
-        CourseError: If there is no baseline, or numbers of pictures do not fit.
     """
     import pandas as pd
 
@@ -155,8 +152,6 @@ def recommend(frame, least: float = 0.95) -> list[str]:
     good = good.sort_values("speed-up", ascending=False)
     return [str(name) for name in good.index[good["to"] >= good["from"].iloc[0]]]
 
-
-# --- tables for readers ------------------------------------------------------------------------
 
 # How a column is written: a number with a unit, or a share in percent.
 _FORMATS = {

@@ -23,11 +23,8 @@ def export_deployable(model, processor, source: str | Path, path: str | Path) ->
     Input `picture`: uint8 (height, width, 3), RGB, any size. Outputs `names` as text and
     `probabilities` of the five best classes, best first.
 
-    Args:
-        model: The classifier, for the names of its classes.
-        processor: Its image processor; one that crops is refused.
-        source: An ONNX file from `pixel_values` to `logits`, in any precision.
-        path: Where to write. The file is there whole or not at all.
+    `source` is an ONNX file from `pixel_values` to `logits`, in any precision. A processor that
+    crops is refused. The file at `path` is there whole or not at all.
     """
     import onnx
 

@@ -24,18 +24,6 @@ KNOWN_WARNINGS = (
 )
 
 
-def cpu_has_int8() -> bool:
-    """Whether this CPU multiplies bytes in hardware: VNNI or AMX on x86-64, dot products on ARM.
-
-    Without them int8 is little faster than fp32, and sums of unsigned inputs with signed weights
-    can overflow.
-    """
-    if not hasattr(torch.cpu, "get_capabilities"):  # torch before 2.9 cannot tell: counts as no
-        return False
-    abilities = torch.cpu.get_capabilities()
-    return any(abilities.get(n) for n in ("avx512_vnni", "avx_vnni", "amx_int8", "dot", "i8mm"))
-
-
 @dataclass(frozen=True)
 class Engine:
     """One way to run the network, ready to use.
@@ -71,14 +59,10 @@ def torch_engine(
     mode=torch.inference_mode,
     **facts,
 ) -> Engine:
-    """Wrap a module of torch that maps pictures to logits.
+    """Wrap a module of torch that maps pictures on `device`, in `dtype`, to logits.
 
-    Args:
-        network: From pictures on `device`, in `dtype`, to logits.
-        device: Where it computes.
-        dtype: Its number format.
-        mode: What keeps no gradients; weights of torchao cannot be used in `inference_mode`.
-        facts: More fields of `Engine`.
+    `mode` keeps no gradients; weights of torchao cannot be used in `inference_mode`. `facts` are
+    more fields of `Engine`.
     """
 
     def predict(pictures):
@@ -118,13 +102,10 @@ class CalibrationReader:
 
 
 def check_export(engine: Callable, reference: Callable, pictures: torch.Tensor, tolerance=1e-3):
-    """Compare the logits of an exported model and of the original at batch sizes 1, 2 and 7.
-
-    Returns:
-        A `DataFrame` by batch size: `largest difference`.
+    """The `largest difference` of an export's logits from the original's, at batches of 1, 2 and 7.
 
     Raises:
-        CourseError: If a difference is larger than `tolerance`, which rounding may cause.
+        CourseError: If one is larger than `tolerance`, which rounding may cause.
     """
     import pandas as pd
 

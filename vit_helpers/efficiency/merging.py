@@ -21,13 +21,10 @@ class MergingViT(nn.Module):
     It shares the weights of the model that it is made from. Its plain arithmetic can be exported.
 
     Args:
-        model: A ViT classifier of transformers, any release of it.
+        model: A plain ViT classifier of transformers; a `CourseError` for any other.
         per_layer: How many tokens disappear in each layer (`r` in the paper).
         first: The first block that merges. The paper merges in all; sparing the first ones kept
             more answers of the course's model.
-
-    Raises:
-        CourseError: If the blocks are not those of a plain ViT.
     """
 
     def __init__(self, model: nn.Module, per_layer: int, first: int = 0):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .. import runtime
-from .engines import Engine, cpu_has_int8, megabytes
+from .engines import Engine, megabytes
 
 # How much of a large column SmoothQuant moves from the input to the weights, 0 to 1. Found on 150
 # drawings of the CIFAR-10 twin, none of which judges an engine; nncf's 0.95 lost more answers.
@@ -94,7 +94,7 @@ def _quantised(graph, calibration: torch.Tensor):
             ),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
-                overflow_fix=OverflowFix.DISABLE if cpu_has_int8() else OverflowFix.ENABLE,
+                overflow_fix=OverflowFix.DISABLE if runtime.cpu_has_int8() else OverflowFix.ENABLE,
                 smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING),
             ),
         )

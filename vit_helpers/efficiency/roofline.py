@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
-from ..runtime import cpu_has_bf16, synchronise
-from .engines import cpu_has_int8
+from ..runtime import cpu_has_bf16, cpu_has_int8, synchronise
 
 # Rows, inner length, columns of the product that is measured: large enough to keep all cores
 # busy, and about what the MLP of a ViT-B/16 multiplies for five pictures.
@@ -41,10 +40,9 @@ def count_operations(network: Callable, pictures: torch.Tensor) -> dict[str, flo
 
 
 def runs_in(fast: str, operations: Mapping[str, float]) -> dict[str, float]:
-    """How many of the operations of `count_operations` an engine runs in which number format.
+    """The operations of `count_operations` by number format; `fast` is the engine's own.
 
-    The engine's own is `fast`: `fp32`, `bf16`, `fp16` or `int8`. Of an int8 engine only the layers
-    with weights are int8; attention's products and the patches stay in fp32.
+    Of an int8 engine only the layers with weights are int8; attention and patches stay in fp32.
     """
     if fast == "int8":
         rest = operations["attention"] + operations["patches"]
@@ -53,10 +51,7 @@ def runs_in(fast: str, operations: Mapping[str, float]) -> dict[str, float]:
 
 
 def floor_ms(operations: Mapping[str, float], rates: Mapping[str, float]) -> float:
-    """Milliseconds that the products of one picture need: each part at its format's rate.
-
-    Operations are those of `runs_in`, rates those of `matrix_rates`. NaN where one is not known.
-    """
+    """Milliseconds for the operations of `runs_in` at `matrix_rates`; NaN where one is unknown."""
     if not operations or not set(operations) <= set(rates):
         return float("nan")
     return 1e3 * sum(count / rates[name] for name, count in operations.items())
@@ -76,10 +71,7 @@ def matrix_rates(device: torch.device | str = "cpu", seconds: float = 0.4) -> di
 
 
 def rate_table(rates: Mapping[str, float], operations: Mapping[str, float]):
-    """The rates of `matrix_rates` with the floor of a network: `GOP/s` and `floor ms` by format.
-
-    Operations are those of `count_operations`, all in that format but what int8 leaves out.
-    """
+    """The rates of `matrix_rates` and the floor of a network: `GOP/s` and `floor ms` by format."""
     import pandas as pd
 
     rows = {

@@ -40,11 +40,7 @@ def timing_table(
 ):
     """Median, spread, rate and speed-up of the timings of `race`, by name.
 
-    Args:
-        seconds: Timings by name.
-        baseline: The name whose median is divided by each median.
-        rounds: The number that was given to `race`.
-        pictures_per_call: For the rate.
+    The median of `baseline` is divided by each median; `rounds` is the number given to `race`.
 
     Returns:
         A `DataFrame` by name: `median ms`, `p5 ms`, `p95 ms`, `images/s`, `speed-up`, `from` and

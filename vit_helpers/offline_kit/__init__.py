@@ -10,11 +10,6 @@ SUMS = "SHA256SUMS"
 RESTORE = "reinstall the package, or in a clone run `git checkout -- vit_helpers/offline_kit`"
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def checksums(folder: Path = KIT) -> dict[str, str]:
     """Path inside the kit -> SHA-256, as the build wrote it, or a `CourseError`."""
     if not (folder / SUMS).is_file():
@@ -30,6 +25,6 @@ def verify(name: str, folder: Path = KIT) -> Path:
     for file in files or [name]:
         if not (folder / file).is_file():
             raise CourseError(f"The offline kit lacks {file!r}: {RESTORE}.")
-        if sha256(folder / file) != sums.get(file):
+        if hashlib.sha256((folder / file).read_bytes()).hexdigest() != sums.get(file):
             raise CourseError(f"{file!r} of the offline kit is damaged: {RESTORE}.")
     return folder / name

@@ -1,9 +1,7 @@
 """Every figure of the course: one function, one figure, which it returns.
 
-Each figure carries `alt`, a sentence that says in words what it shows. Jupyter shows the figure
-as a picture with that alternative text, also in the saved notebook and in the HTML page.
-Colours: viridis and cividis for quantities, a palette for categories; `colours` has them. One file
-a notebook, and `shared` for what several use.
+Each carries `alt`, a sentence that says in words what it shows, as the alternative text of the
+picture. One file a notebook; `shared` and `colours` for all.
 """
 
 from .attention import (

@@ -18,10 +18,7 @@ DETAIL = 96  # pixels of a photograph on an inch of a figure: more would make no
 
 
 def _overlay(ax, picture, grid_map, vmax: float, title: str, fontsize: int = 9):
-    """Draw a map over the whole photograph: the larger the weight, the less of it shows through.
-
-    Returns what a colour bar needs.
-    """
+    """Draw a map over the whole photograph; returns what a colour bar needs."""
     small = Image.fromarray(as_numpy(grid_map).astype(np.float32))
     large = np.asarray(small.resize(picture.size, Image.Resampling.BILINEAR))
     # Both get the same extent: without it, a map of 14 x 14 cells would land in a corner.
@@ -65,10 +62,9 @@ def attention_map(picture, grid_map, title: str = "") -> Plot:
 
 
 def attention_grid(picture, maps: dict, title: str = "", columns: int = 4) -> Plot:
-    """Many attention maps over the same picture, each scaled to its own largest weight.
+    """Attention maps over the same picture, each scaled to its own largest weight.
 
-    `maps` gives a map of shape (rows, columns), weights 0..1, for each title. The largest weight
-    is written beside the title, because the colours do not show it.
+    `maps` gives a map of shape (rows, columns), weights 0..1, for each title.
     """
     columns = min(columns, len(maps))
     width = min(2.6, 8.3 / columns)
@@ -117,12 +113,8 @@ def _table(pictures, columns: int, widest: float, total: float, text: float, mor
 def map_table(pictures, columns: dict, titles=None) -> Plot:
     """Several pictures, one a row, each with the same kinds of maps, one a column.
 
-    Args:
-        pictures: PIL pictures.
-        columns: Name -> maps of shape (pictures, rows, columns); each map is scaled to its own
-            largest weight.
-        titles: A text above each map, by picture and then by column; by default its column's name,
-            in the first row.
+    `columns` gives maps of shape (pictures, rows, columns) for each name; each map is scaled to its
+    own largest weight. `titles` has a text above each map, by picture and then by column.
     """
     text = 0.25 if titles is None else 0.5
     plot, axes, pictures = _table(list(pictures), len(columns), 1.9, 8.2, text, more=0.8)
@@ -189,12 +181,8 @@ def sink_heads(to_cls, to_patch) -> Plot:
 def attention_by_layer(distance, bits, sinks, *, even_distance: float, even_bits: float) -> Plot:
     """Mean attention distance and entropy of every head, layer by layer.
 
-    Args:
-        distance: Shape (layers, heads), in pixels; NaN where a head has none.
-        bits: Shape (layers, heads), entropy in bits.
-        sinks: Shape (layers, heads): heads that give most to one token. They are hollow.
-        even_distance: The distance of attention that is spread evenly, for comparison.
-        even_bits: Its entropy.
+    `distance` (pixels; NaN where a head has none), `bits` and `sinks` (heads that give most to one
+    token, drawn hollow) have shape (layers, heads); the others are for evenly spread attention.
     """
     distance, bits, sinks = as_numpy(distance), as_numpy(bits), as_numpy(sinks).astype(bool)
     plot, axes = new_plot(1, 2, size=(9, 3.7))
@@ -239,11 +227,9 @@ def attention_by_layer(distance, bits, sinks, *, even_distance: float, even_bits
 def token_sinks(norms, received, special: int = 1) -> Plot:
     """How long the vectors of the tokens are, and which tokens get the attention, by layer.
 
-    Args:
-        norms: Shape (layers + 1, tokens) of one picture: lengths before the first layer and after
-            each one.
-        received: Shape (layers, tokens) of the same picture: each layer's attention, shared out.
-        special: How many tokens come before the patches; the first is [CLS].
+    `norms` (layers + 1, tokens) are the lengths before the first layer and after each one,
+    `received` (layers, tokens) each layer's attention, shared out. The `special` tokens come before
+    the patches; the first is [CLS].
     """
     norms, percents = as_numpy(norms), 100 * as_numpy(received)
     plot, (left, right) = new_plot(1, 2, size=(9, 3.6))

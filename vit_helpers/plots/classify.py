@@ -9,11 +9,7 @@ from .shared import Plot, as_numpy, finish, new_plot, percent, show, thumbnail
 def picture_to_patches(picture, seen, patches, grid: tuple[int, int]) -> Plot:
     """Three steps side by side: the picture, what the model sees of it, its patches.
 
-    Args:
-        picture: The PIL picture.
-        seen: Tensor (3, H, W) with values 0..1, after the processor and without normalisation.
-        patches: Tensor (N, 3, p, p) with values 0..1.
-        grid: `(rows, columns)` of patches.
+    `seen` (3, H, W) and `patches` (N, 3, p, p) have values 0..1; `grid` is `(rows, columns)`.
     """
     rows, columns = grid
     height, width = seen.shape[-2:]
@@ -33,9 +29,6 @@ def picture_to_patches(picture, seen, patches, grid: tuple[int, int]) -> Plot:
         f"{width} by {height} pixels; and that one cut into {columns} by {rows} = {len(patches)} "
         f"square patches of {side} pixels.",
     )
-
-
-# --- the network as a diagram --------------------------------------------------------------------
 
 
 def vit_diagram(config) -> Plot:
@@ -113,7 +106,7 @@ def _arrow(ax, start, end) -> None:
 
 
 def position_similarity(similarity, grid: tuple[int, int]) -> Plot:
-    """How similar the position vectors of some places, every third one, are to those of all.
+    """How similar the vectors of every third position are to those of all positions.
 
     `similarity` has shape (N, N) for N patches: cosine similarities.
     """
@@ -122,7 +115,7 @@ def position_similarity(similarity, grid: tuple[int, int]) -> Plot:
     ys, xs = range(1, rows - 1, 3), range(1, columns - 1, 3)  # a ring at the edge would be cut
     plot, axes = new_plot(len(ys), len(xs), size=(6.4, 5.6), frame=True, squeeze=False)
     apart = values[~np.eye(rows * columns, dtype=bool).reshape(values.shape)]
-    low, high = apart.min(), apart.max()  # a place with itself is always 1
+    low, high = apart.min(), apart.max()  # a position with itself is always 1
     for y, line in zip(ys, axes, strict=True):
         for x, ax in zip(xs, line, strict=True):
             shown = ax.imshow(values[y, x], cmap="viridis", vmin=low, vmax=high)
@@ -143,9 +136,6 @@ def position_similarity(similarity, grid: tuple[int, int]) -> Plot:
     )
 
 
-# --- answers and how sure they are ---------------------------------------------------------------
-
-
 def top_classes(picture, top: list) -> Plot:
     """A picture beside the bars of its most probable classes, as from `models.top_classes`."""
     plot, (left, right) = new_plot(1, 2, size=(9, 3), width_ratios=(1, 1.5))
@@ -164,10 +154,8 @@ def top_classes(picture, top: list) -> Plot:
 def temperature(temperatures, probabilities, names: list[str]) -> Plot:
     """How temperature changes the confidence of a model without changing its order of classes.
 
-    Args:
-        temperatures: What the logits were divided by.
-        probabilities: Shape (temperatures, classes), values 0..1.
-        names: The classes, most probable first; at most six.
+    `probabilities` has shape (temperatures, classes), 0..1, the most probable class first; at most
+    six of them are drawn.
     """
     plot, ax = new_plot(size=(7, 3.6))
     percents = 100 * np.asarray(probabilities)
@@ -190,13 +178,10 @@ def temperature(temperatures, probabilities, names: list[str]) -> Plot:
 
 
 def reliability(confidence, right, bins: int, error: float) -> Plot:
-    """How often answers are right, against how sure the model was of them.
+    """How often answers are right, against how sure the model was of them, in `bins` equal bins.
 
-    Args:
-        confidence: Shape (pictures,), the probability of each answer, 0 to 1.
-        right: Shape (pictures,), whether it was right.
-        bins: How many bins of equal width.
-        error: The expected calibration error, 0 to 1, for the title.
+    `confidence`, 0 to 1, and `right` have shape (pictures,); `error` is the expected calibration
+    error, 0 to 1, for the title.
     """
     from scipy.stats import binomtest
 

@@ -10,12 +10,8 @@ from .shared import Plot, finish, new_grid, new_plot, nothing, show
 def training_curves(losses, steps, validation_loss, validation_accuracy, pictures: int) -> Plot:
     """Loss of every training step, and what validation said after some of them.
 
-    Args:
-        losses: The loss of each training step, from the first on.
-        steps: After how many steps it was validated; 0 is before training.
-        validation_loss: The mean loss on the validation pictures, each time.
-        validation_accuracy: Their accuracy, 0 to 1, each time.
-        pictures: How many validation pictures there are.
+    `steps` says after how many steps it was validated (0 is before training), `validation_loss` and
+    `validation_accuracy` (0 to 1) what came of it, on so many `pictures`.
     """
     losses, steps = np.asarray(losses, dtype=float), np.asarray(steps)
     checked, shares = np.asarray(validation_loss), np.asarray(validation_accuracy)
@@ -55,9 +51,9 @@ def confusion(matrix, names: list[str]) -> Plot:
     shares = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     plot, ax = new_plot(size=(7.5, 6.2), frame=True)
     shown = ax.imshow(shares, cmap="cividis", vmin=0, vmax=100)
-    places = range(len(names))
-    ax.set_xticks(places, names, fontsize=10, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(places, names, fontsize=10)
+    ticks = range(len(names))
+    ax.set_xticks(ticks, names, fontsize=10, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(ticks, names, fontsize=10)
     ax.set(xlabel="answer of the model", ylabel="true class")
     for row, column in zip(*np.nonzero(counts), strict=True):
         style = {"color": "black" if shares[row, column] > 55 else "white", "fontsize": 10}
@@ -71,14 +67,9 @@ def confusion(matrix, names: list[str]) -> Plot:
 
 
 def answers(pictures, labels, predictions, confidences, names: list[str]) -> Plot:
-    """Pictures with the model's answer: a tick or a cross, the confidence, and the truth.
+    """Pictures with the model's answer: a tick or a cross, the confidence (0 to 1), and the truth.
 
-    Args:
-        pictures: PIL pictures, or tensors (3, H, W) with values 0..1.
-        labels: True classes.
-        predictions: The model's classes.
-        confidences: Their probabilities, 0 to 1.
-        names: Class names.
+    Pictures are PIL's or tensors (3, H, W) with values 0..1.
     """
     everything = list(zip(pictures, labels, predictions, confidences, strict=True))
     if not everything:

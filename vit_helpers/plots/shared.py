@@ -35,7 +35,7 @@ class Plot(Figure):
         return data, {"image/png": {"alt": self.alt, "width": width}}
 
     def png(self) -> bytes:
-        """The figure as a PNG file. Nothing is transparent, so three channels are enough.
+        """The figure as a PNG file.
 
         Colours are rounded to 64 steps a channel: no eye sees it, and photographs take half.
         """
@@ -98,10 +98,9 @@ def _letters() -> frozenset[int]:
 
 
 def drawable(text, longest: int = 32) -> str:
-    """A text as matplotlib can draw it: no formula, no letter without a glyph, not too long.
+    """A text as matplotlib can draw it: no formula, and not too long.
 
-    Letters without a glyph, and those of scripts that run from right to left (which matplotlib
-    would draw in the wrong order), become one box.
+    Letters without a glyph, and those that run from right to left, become one box.
     """
     shown = []
     for letter in str(text):
@@ -114,9 +113,6 @@ def drawable(text, longest: int = 32) -> str:
     lines = "".join(shown).split("\n")
     lines = [line if len(line) <= longest else line[: longest - 1] + "…" for line in lines]
     return "\n".join(lines).replace("\\$", "$").replace("$", "\\$")
-
-
-# --- pictures ------------------------------------------------------------------------------------
 
 
 def show(ax, picture, title: str = "", fontsize: int = 10, **kwargs):
@@ -142,15 +138,10 @@ def new_grid(count: int, columns: int, width: float, height: float, more=(0.0, 0
 def image_grid(
     pictures, titles=None, columns: int = 5, title: str = "", alt: str = "", width: float = 1.5
 ) -> Plot:
-    """Pictures side by side in rows.
+    """Pictures side by side in rows, each `width` inches wide.
 
-    Args:
-        pictures: PIL pictures, or tensors (3, H, W) with values 0..1.
-        titles: A short text above each picture.
-        columns: Pictures in a row.
-        title: Text above all.
-        alt: The sentence for readers who cannot see the figure; by default it lists the titles.
-        width: Of each picture, in inches.
+    Pictures are PIL's or tensors (3, H, W) with values 0..1. `titles` has a text above each,
+    `title` one above all. `alt` describes the figure in words; by default it lists the titles.
     """
     pictures = list(pictures)
     if not pictures:
@@ -171,9 +162,6 @@ def thumbnail(picture, longest: int):
     small = picture.convert("RGB")
     small.thumbnail((longest, longest))
     return small
-
-
-# --- numbers -------------------------------------------------------------------------------------
 
 
 def percent(share: float) -> str:

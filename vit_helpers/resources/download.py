@@ -29,7 +29,7 @@ from .files import hub_digest, is_whole
 
 READ_SECONDS = 10.0  # a typed address: from the call to the last byte
 MAX_BYTES = 20_000_000
-PROBE_SECONDS = 3.0  # the first request for a pinned file: is anybody there?
+PROBE_SECONDS = 3.0  # the first request for a pinned file
 STALL_SECONDS = 6.0  # the longest silence within a file
 SLOWEST = 1000  # bytes a second, over `SLOW_SECONDS`
 SLOW_SECONDS = 30.0

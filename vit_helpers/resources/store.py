@@ -42,7 +42,7 @@ class Settings:
     endpoint: str  # of the Hub
     token: str  # for the Hub; may be empty
     hub_cache: Path  # where the libraries of the Hub keep their files
-    offline: bool  # whether nobody may be asked
+    offline: bool  # whether no server may be asked
     bar: Callable  # makes a tqdm bar
 
     def headers(self, url: str) -> dict[str, str]:
@@ -54,7 +54,7 @@ class Settings:
 def find(name: str, settings: Settings) -> Path | None:
     """Folder of a resource on this machine if it is complete and undamaged, else `None`."""
     row = table.get(name)
-    folders = (place / folder_name(row) for place in settings.folders)
+    folders = (folder / folder_name(row) for folder in settings.folders)
     return next(filter(_complete, folders), None) or _in_hub_cache(row, settings.hub_cache)
 
 
@@ -115,7 +115,7 @@ def hub_answers(settings: Settings) -> str:
 
 
 def _ask(row: Resource, file: File, settings: Settings, tries: int) -> File:
-    """The file with its address, and with size and digest as far as anybody knows them."""
+    """The file with its address, and with size and digest as far as they are known."""
     if settings.offline:
         raise download.DownloadError("HF_HUB_OFFLINE=1 forbids to ask the Hub")
     if not settings.endpoint.lower().startswith(("http://", "https://")):
@@ -134,12 +134,8 @@ def _ask(row: Resource, file: File, settings: Settings, tries: int) -> File:
 def bring(names, settings: Settings, to: Path | None = None, tries: int = 1) -> dict[str, Path]:
     """Make sure that resources are on this machine; returns the folder of each.
 
-    Args:
-        names: Of resources.
-        settings: Of this machine.
-        to: Folder to bring them to, whatever is elsewhere; by default the first folder that can
-            be written, and nothing that is in any folder already.
-        tries: How often to ask a server before it counts as gone.
+    `to` is the folder to bring them to; by default the first that can be written, for what is in no
+    folder yet. A server is asked so many `tries` before it counts as gone.
 
     Raises:
         ResourceError: If one could not be brought. What has arrived is kept.
@@ -173,11 +169,11 @@ def _lock(to: Path):
 
 
 def _download(missing: list[Resource], folders, to: Path, settings: Settings, tries: int):
-    """Ask everybody before the first byte is fetched, so that a dead network is known soon."""
+    """Ask for all files before the first byte is fetched, so that a dead network is known soon."""
     plan = {}
     for row in sorted(missing, key=lambda row: bool(row.mirror)):  # what has no other way first
-        places = _places(row, settings, tries)
-        plan[row.name] = next(places), places
+        sources = _sources(row, settings, tries)
+        plan[row.name] = next(sources), sources
     _check_space({name: listed for name, (listed, _) in plan.items()}, folders, to)
     for row in missing:
         size = size_in_words(sum(f.size or row.size for f in plan[row.name][0]))
@@ -189,8 +185,8 @@ def _download(missing: list[Resource], folders, to: Path, settings: Settings, tr
             _bring_one(row, *plan[row.name], folders[row.name], settings, progress)
 
 
-def _places(row: Resource, settings: Settings, tries: int) -> Generator[list[File], None, None]:
-    """Yield the files of each place that answers; the reader may throw in why one failed later."""
+def _sources(row: Resource, settings: Settings, tries: int) -> Generator[list[File], None, None]:
+    """Yield the files of each source that answers; one that fails later is thrown back in."""
     failed = []
     for way in row.ways:
         try:
@@ -200,20 +196,20 @@ def _places(row: Resource, settings: Settings, tries: int) -> Generator[list[Fil
     raise ResourceError(row, ", and its mirror: ".join(dict.fromkeys(failed)))
 
 
-def _bring_one(row: Resource, listed: list[File], places, folder, settings, progress):
-    """Fetch the files of the place that answered; where that fails, those of the next one."""
+def _bring_one(row: Resource, listed: list[File], sources, folder, settings, progress):
+    """Fetch the files of the source that answered; where that fails, those of the next one."""
     try:
         for file in listed:
             url, path = file.url or "", folder / file.path
             headers = settings.headers(url)
             download.to_file(url, path, progress, file.size, file.digest, headers)
-            if row.kind == "photo" and not _is_picture(path):  # nobody publishes its digest
+            if row.kind == "photo" and not _is_picture(path):  # no digest is published
                 path.unlink()
                 raise download.DownloadError("what arrived is no whole picture")
     except download.DownloadError as error:
-        listed = places.throw(error)
+        listed = sources.throw(error)
         progress.total = (progress.total or 0) + sum(f.size or 0 for f in listed)
-        return _bring_one(row, listed, places, folder, settings, progress)
+        return _bring_one(row, listed, sources, folder, settings, progress)
     with _writing(folder):
         if any(file.path.startswith("original/") for file in listed):
             shutil.rmtree(folder / "data", ignore_errors=True)  # what the Hub began to send
@@ -254,14 +250,14 @@ def _writing(folder: Path):
 
 
 def _writable(tried: list[Path]) -> Path:
-    for place in tried:
+    for folder in tried:
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=place).close()
-            return place
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            return folder
         except OSError:
             continue
-    named = " nor ".join(str(place) for place in tried)
+    named = " nor ".join(str(folder) for folder in tried)
     raise CourseError(f"Nothing can be written to {named}: set VIT_CACHE to another folder.")
 
 
@@ -270,7 +266,7 @@ def _check_space(plan: dict[str, list[File]], folders: dict[str, Path], to: Path
     for name, listed in plan.items():
         have = sum(p.stat().st_size for p in folders[name].rglob("*") if p.is_file())
         size = sum(f.size or table.get(name).size for f in listed)
-        # An archive is unpacked, so it needs its place twice.
+        # An archive is unpacked, so it needs twice the space.
         packed = any(f.path.startswith("original/") for f in listed)
         need += max(0, size - have) + size * packed
     free = shutil.disk_usage(to).free

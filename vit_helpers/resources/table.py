@@ -17,7 +17,7 @@ class File:
     """One file to be downloaded."""
 
     path: str  # where it goes, inside the folder of its resource
-    url: str | None = None  # where it comes from; `None` for its place on the Hub
+    url: str | None = None  # where it comes from; `None`: the Hub
     size: int | None = None  # in bytes; `None` where only the server knows
     # `sha256:`, `md5:` or `git:` (Git's SHA-1 of a file) with hexadecimal digits; `None` where
     # only the server knows. A revision of the Hub fixes it all the same.
@@ -35,7 +35,6 @@ class Resource:
     files: tuple[File, ...]  # those of the repository that are needed
     size: int  # about how many bytes that is
     twin: str  # path inside the offline kit of what takes its place without a network
-    licence: str  # of the Hub's original
     description: str  # of the Hub's original, one line for a reader
     twin_description: str
     mirror: tuple[File, ...] = ()  # elsewhere, with the same content
@@ -47,7 +46,7 @@ class Resource:
 
     @property
     def ways(self) -> list[tuple[File, ...]]:
-        """The places that it can come from: each a list of files."""
+        """Where it can come from, in order: the files on the Hub, and those of the mirror."""
         ways = [way for way in (self.files, self.mirror) if way]
         return ways[::-1] if self.mirror_first else ways
 
@@ -81,7 +80,6 @@ RESOURCES = {
             ),
             size=346_400_000,
             twin="quarter",
-            licence="Apache-2.0",
             description=(
                 "ViT-B/16, trained on ImageNet-21k (14 million photographs, 21,843 classes), then "
                 "fine-tuned on ImageNet-1k (1.3 million photographs, 1,000 classes)"
@@ -104,7 +102,6 @@ RESOURCES = {
             ),
             size=143_700_000,
             twin="cifar10",
-            licence="unknown (Krizhevsky 2009)",
             description="60,000 photographs of 32x32 pixels in ten classes",
             twin_description=(
                 "drawings of 32x32 pixels in the ten classes of CIFAR-10, the test set by other "
@@ -124,7 +121,6 @@ RESOURCES = {
             ),
             size=345_000_000,
             twin="flowers102",
-            licence="unknown (Nilsback and Zisserman 2008)",
             description="8,189 photographs of 102 kinds of flowers",
             twin_description=(
                 "drawings of 102 kinds of plants, fruits and animals, the test set by other "
@@ -147,7 +143,6 @@ RESOURCES = {
             files=(File("photo", "http://images.cocodataset.org/val2017/000000039769.jpg"),),
             size=173_131,
             twin="photos/cat.jpg",
-            licence="CC BY 2.0 (COCO val2017)",
             description="the sample photograph: two cats on a sofa",
             twin_description="the sample photograph: a cat",
             # The same pixels as a PNG file: transformers tests its ViT with it.

@@ -1,7 +1,5 @@
 """The learner's tasks: question, check, hints, solution. One module for each notebook.
 
-In a notebook a task is made with the model and data of that notebook, and checked at once:
-
 >>> from vit_helpers import tasks
 >>> q1 = tasks.classify.CountTokens(model)
 >>> answer = ...  # your answer: a whole number
@@ -20,20 +18,8 @@ from .core import Record, Task, records
 ALL = tuple(sorted(Task.__subclasses__(), key=lambda task: task.id))
 
 
-def of_notebook(stem: str) -> tuple[type[Task], ...]:
-    """The tasks of a notebook, in order; none for a name that is not one of the course."""
-    return tuple(task for task in ALL if task.notebook == stem)
-
-
 def progress():
-    """The learner's own tasks in this notebook: what was tried, and what is right.
-
-    Returns:
-        A pandas `DataFrame` with a row for each task of this notebook.
-
-    Raises:
-        CourseError: If no task has been made in this kernel.
-    """
+    """A `DataFrame` of the learner's tasks in this notebook; `CourseError` where none was made."""
     import pandas as pd
 
     here = {task.notebook for task in ALL if task.id in records}

@@ -59,9 +59,7 @@ _short.maxstring = _short.maxother = 60
 def numbers(answer, what: str = "Your answer") -> np.ndarray:
     """Any form of numbers as a float64 array: list, tuple, array, tensor, nested or not.
 
-    Raises:
-        Wrong: If it holds something else, or NaN, or if its rows differ in length.
-        NotAttempted: If there are dots in it.
+    Raises `Wrong` for anything else, `NotAttempted` for dots.
     """
     if answer is ... or (isinstance(answer, (list, tuple)) and any(a is ... for a in answer)):
         raise NotAttempted
@@ -137,11 +135,8 @@ def function(answer):
 def call(answer, *args, case: str):
     """Call the learner's function with copies of the tensors, so that it may change them.
 
-    `case` names the input for the message, such as `With 10 logits and k = 3`.
-
-    Raises:
-        Wrong: If it raises (its error is quoted), or returns nothing.
-        NotAttempted: If it returns the dots of the stub.
+    `case` names the input for the message, such as `With 10 logits and k = 3`. Raises `Wrong` if it
+    raises or returns nothing, `NotAttempted` if it returns the dots of the stub.
     """
     copies = [a.detach().clone() if isinstance(a, torch.Tensor) else a for a in args]
     try:
@@ -158,12 +153,9 @@ def call(answer, *args, case: str):
 
 
 def shaped(result, shape: tuple, case: str, meaning: str) -> torch.Tensor:
-    """What a function returned, as a float64 tensor of a certain shape.
+    """What a function returned, as a float64 tensor of a certain shape, or `Wrong`.
 
     `case` is as for `call`; `meaning` says what the axes are, such as `tokens by tokens`.
-
-    Raises:
-        Wrong: If it holds no numbers, NaN, or has another shape.
     """
     array = numbers(result, f"{case} what your function returned")
     if array.shape != tuple(shape):
@@ -175,20 +167,11 @@ def shaped(result, shape: tuple, case: str, meaning: str) -> torch.Tensor:
 
 
 def compare(got, truth, said: str, mistakes: dict, otherwise: str, near=1e-5) -> None:
-    """Compare what the learner has with what is right.
+    """Raise `Wrong` if what the learner has differs from the truth: numbers or tensors.
 
-    Args:
-        got: A number or a tensor.
-        truth: What it should be.
-        said: How the message begins.
-        mistakes: How it goes on for a typical mistake -> the result that this mistake leads to, a
-            tuple of results, or a function that returns the result, where that takes long.
-        otherwise: How it goes on if none of these was made.
-        near: How far apart two numbers may be to count as equal, or a function that says of two
-            tensors whether they do.
-
-    Raises:
-        Wrong: If both differ.
+    The message begins with `said`. `mistakes` has how it goes on for a typical mistake -> what the
+    mistake leads to: a result, a tuple of results, or a function that computes it; `otherwise` is
+    for all others. `near` is how far apart numbers may be, or a function that compares tensors.
     """
     equal = near if callable(near) else lambda a, b: bool(((a - b).abs() <= near).all())
 

@@ -100,15 +100,10 @@ class Task:
         self._record = records.setdefault(self.id, Record())
         self._right_answer = ...  # none yet
 
-    # --- what the learner calls -----------------------------------------------------------------
-
     def check(self, answer) -> None:
         """Say whether the answer is right, and if not, what is wrong with it.
 
-        Args:
-            answer: Anything. A number may be a Python or NumPy number or a tensor; a list of
-                numbers may be a list, a tuple, an array or a tensor; a function is tried on
-                several inputs.
+        Numbers may be Python's, NumPy's or torch's; a function is tried on several inputs.
         """
         verdict = self.verdict(answer)
         record = self._record
@@ -161,8 +156,6 @@ class Task:
         if self._record.state != RIGHT:  # who compares afterwards has done it alone
             self._record.solution_seen = True
         return Code(self.solution_code, language="python")
-
-    # --- the check ------------------------------------------------------------------------------
 
     def verdict(self, answer) -> Verdict:
         """Judge an answer. Whatever it is, this returns within about `limit_seconds`."""

@@ -14,13 +14,9 @@ def within(seconds: float, function, *args):
 
     A thread is the only way that works in a notebook on every system: signals reach the main
     thread alone, and not on Windows; a process cannot be given a function of a notebook there.
-    It is asked to stop between two steps of Python, which ends a `while True`. A call into C that
-    never returns, such as a long `time.sleep`, goes on in the background; so does a loop that
-    catches every error.
-
-    Raises:
-        TimeIsUp: After that many seconds.
-        BaseException: What the function raised.
+    It is asked to stop between two steps of Python, which ends a `while True`. A long call into C
+    goes on in the background; so does a loop that catches every error. Raises `TimeIsUp` after that
+    many seconds, or what the function raised.
     """
     result: Future = Future()
 

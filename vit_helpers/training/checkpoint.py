@@ -23,9 +23,6 @@ _MEANS = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_
 started_from: WeakKeyDictionary = WeakKeyDictionary()
 
 
-# --- the file ----------------------------------------------------------------------------------
-
-
 def prepare(folder: Path) -> None:
     """Make the folder before hours of work; raises `CourseError` if that cannot be done."""
     try:
@@ -68,9 +65,6 @@ def read(folder: Path) -> dict | None:
             "it, or use another folder."
         ) from None
     return state
-
-
-# --- which run it belongs to -------------------------------------------------------------------
 
 
 def describe(model, optimizer, train_loader, val_loader, recipe: dict) -> dict:
@@ -135,9 +129,6 @@ def _describe_optimizer(optimizer) -> dict:
                 value = float(value) if isinstance(value, torch.Tensor) else value
                 about[f"{name} of group {number}"] = value
     return about
-
-
-# --- which pictures ----------------------------------------------------------------------------
 
 
 def labels_of(dataset) -> list[int] | None:

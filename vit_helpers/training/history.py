@@ -9,11 +9,9 @@ from ..errors import CourseError
 class History:
     """What happened in a training.
 
-    Attributes:
-        rows: One dictionary an epoch: losses, accuracies (0 to 1), learning rate at its start,
-            images/s of the training pass, seconds of all.
-        steps: One dictionary a step: its number, the loss of its batch, its learning rate.
-        interrupted: Whether Ctrl-C or the stop button ended the last call of `fit`.
+    `rows` has a dictionary an epoch: losses, accuracies (0 to 1), learning rate at its start,
+    images/s of the training pass, seconds of all. `steps` has one a step: its number, the loss of
+    its batch, its learning rate. `interrupted` says whether the last call of `fit` was.
     """
 
     rows: list[dict] = field(default_factory=list)
@@ -33,14 +31,6 @@ class History:
 
         self._check()
         return pd.DataFrame(self.rows).set_index("epoch")
-
-    def table(self):
-        """The same for readers: rounded, accuracies in percent."""
-        frame = self.to_frame()
-        table = frame[["train loss", "validation loss"]].round(3)
-        for name in ("train accuracy", "validation accuracy"):
-            table[f"{name}, %"] = (100 * frame[name]).round(1)
-        return table.assign(**{"images/s": frame["images/s"].round().astype(int)})
 
     def _check(self) -> None:
         if not self.rows:

@@ -128,11 +128,8 @@ def paired_difference(right_a, right_b) -> tuple[float, float, float, float]:
     """By how much one way beats another on the same pictures, and whether that is chance.
 
     Two separate intervals often overlap although one way is clearly better. A paired comparison
-    counts only the pictures on which the two differ.
-
-    Args:
-        right_a: Whether each answer of the first way is right, (pictures,).
-        right_b: The same of the second way.
+    counts only the pictures on which the two differ. Both arguments, (pictures,), say whether each
+    answer is right.
 
     Returns:
         `(difference, low, high, p)`: share right of a minus share right of b; its 95 % interval,

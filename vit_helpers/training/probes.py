@@ -15,8 +15,7 @@ from .metrics import evaluate
 def cache_features(model: nn.Module, loader):
     """What the head sees of every picture: for a ViT, the [CLS] token after the last LayerNorm.
 
-    Returns:
-        `(features (N, width), labels (N,))` as NumPy arrays, in the order of the loader.
+    Returns NumPy's `(features (N, width), labels (N,))`, in the order of the loader.
     """
     head = models.head(model)
     layers = head if isinstance(head, nn.ModuleList) else [head]  # a DeiT may have two
@@ -55,10 +54,7 @@ def train_head(features, labels, *, lr: float, steps: int, seed: int = 0):
     """Train a new head alone on features (N, width) and labels (N,) of `cache_features`.
 
     AdamW, 32 pictures drawn at random a step; a tenth of the steps are warm-up to `lr`, then a
-    cosine. All steps take about a second.
-
-    Returns:
-        A `torch.nn.Linear`; `head(torch.from_numpy(features))` gives logits.
+    cosine. Returns a `torch.nn.Linear`; `head(torch.from_numpy(features))` gives logits.
     """
     from transformers import get_scheduler
 

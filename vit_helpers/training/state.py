@@ -164,8 +164,6 @@ class State:
             f"{row['seconds']:.0f} s"
         )
 
-    # --- the checkpoint ------------------------------------------------------------------------
-
     def save(self) -> None:
         """Write the checkpoint. Of several processes the first one writes, for all."""
         random = self._of_every_process(self._random_state())
@@ -243,8 +241,6 @@ class State:
                 "rate and try again. The model has the weights of its best epoch so far."
             )
 
-    # --- random numbers, and several processes -------------------------------------------------
-
     def _random_state(self) -> dict:
         return {
             "torch": torch.get_rng_state(),
@@ -260,10 +256,10 @@ class State:
             self.generator.set_state(state["loader"])
 
     def _of_every_process(self, mine) -> list:
-        everybody: list = [mine] * self.processes
+        gathered: list = [mine] * self.processes
         if self.processes > 1:
-            dist.all_gather_object(everybody, mine)
-        return everybody
+            dist.all_gather_object(gathered, mine)
+        return gathered
 
     def _print(self, text: str) -> None:
         if self.rank == 0:

@@ -18,10 +18,7 @@ class UploadBox(anywidget.AnyWidget):
     """A button to choose a picture, and below it the answer of the model.
 
     `upload.js` sends the file, or says why not; what is larger than `MOST_MB` never leaves the
-    browser.
-
-    Attributes:
-        answer: HTML: the picture with its top five classes, or what went wrong.
+    browser. `answer` is HTML: the picture with its top five classes, or what went wrong.
     """
 
     _esm = Path(__file__).parent / "upload.js"
@@ -64,17 +61,7 @@ def upload_box(model, processor) -> UploadBox:
 
 
 def answer_page(model, processor, content: bytes, name: str) -> str:
-    """What the upload box shows for a file: an HTML page part.
-
-    Args:
-        model: A `ViTForImageClassification` in evaluation mode.
-        processor: Its image processor.
-        content: The bytes of the file.
-        name: Its name, for the reader.
-
-    Returns:
-        The picture beside its top five classes; or one sentence if the file is no picture.
-    """
+    """HTML for the bytes of a file: the picture beside its top five classes, or what is wrong."""
     try:
         picture = images.load_image(content)
     except CourseError as error:

@@ -1,8 +1,7 @@
 """The attention explorer: point at a patch and see at once where it looks.
 
-The attention of one picture goes to the browser once, as one byte a weight. From then on the
-browser alone answers (`explorer.js`): no kernel is asked, so a page that `python -m vit_helpers
-run` wrote works just as well as the notebook.
+The attention of one picture goes to the browser once, as one byte a weight. From then on
+`explorer.js` alone answers, so a saved page works just as well as the notebook.
 """
 
 import base64
@@ -31,8 +30,8 @@ class AttentionExplorer(anywidget.AnyWidget):
         weights: One byte a patch, each row relative to its largest patch, compressed by deflate.
             The rows of all layers and heads, (L * H * T, patches), and then the extra maps.
         largest: The largest weight of a patch in each of these rows, as little-endian float32.
-        specials: What the special tokens get in each of these rows, in full, because [CLS] may get
-            a hundred times as much as any patch: (rows, special tokens), as little-endian float32.
+        specials: What the special tokens get, (rows, special tokens), as little-endian float32:
+            [CLS] may get a hundred times as much as any patch.
         colours: The colour maps, 256 times red, green and blue each.
         spec: All the rest, as JSON: sizes, names of the extra maps, what is shown first.
         poster: The figure that stands where no widget can run.
@@ -75,8 +74,6 @@ def explore(picture, attn, grid: tuple[int, int], extra: dict | None = None) -> 
             to token i, or (T,) for a map that exists from [CLS] only. A map whose rows do not sum
             to one is shown in percent of what all patches get together.
 
-    Where no widget can run, a figure stands in its place.
-
     Raises:
         CourseError: If shapes do not fit together, a weight is negative or no number, or it is too
             large for a browser.
@@ -117,13 +114,9 @@ def explore(picture, attn, grid: tuple[int, int], extra: dict | None = None) -> 
 
 
 def as_bytes(rows: np.ndarray, special: int) -> tuple[bytes, bytes, bytes]:
-    """Rows of weights as bytes for the browser: `(weights, largest, specials)` of the explorer.
+    """Rows of weights (N, T), float32, as `weights`, `largest` and `specials` of the explorer.
 
     The weight of a patch is off by at most 1/510 of the largest patch in its row.
-
-    Args:
-        rows: Shape (N, T), float32, not negative.
-        special: How many special tokens come before the patches.
     """
     patches = rows[:, special:]
     largest = patches.max(axis=1)
