@@ -8,6 +8,7 @@ learner may be kept waiting.
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -382,6 +383,62 @@ def test_the_real_probe_takes_at_most_three_seconds(hub, monkeypatch):
     start = time.perf_counter()
     assert runtime.start(*EVERYTHING).source == "offline"
     assert time.perf_counter() - start < 3.0 + 1.0
+
+
+# A machine or a user's settings that are not in order: variables, and words of the sentence.
+SETTINGS = {
+    "certificates are gone": (
+        {"REQUESTS_CA_BUNDLE": "/nope/ca.pem", "HF_ENDPOINT": "https://127.0.0.1:9"}, "/nope/ca.pem"
+    ),
+    "a token with a stray letter": ({"HF_TOKEN": "hf_…"}, "HF_TOKEN has a letter"),
+    "a token in two lines": ({"HF_TOKEN": "hf_a\nb"}, "HF_TOKEN has a letter"),
+    "an empty file in the cache": ({}, "there is no connection to 127.0.0.1"),
+    "no home folder": ({"VIT_CACHE": ""}, "there is no connection to 127.0.0.1"),
+    "the Hub is forbidden": ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE=1 forbids"),
+    "no https": ({"HF_ENDPOINT": "hf-mirror.com"}, "HF_ENDPOINT is 'hf-mirror.com'"),
+    "no address": ({"HF_ENDPOINT": "http://[::1"}, "HF_ENDPOINT"),
+    "no such port": ({"HF_ENDPOINT": "http://127.0.0.1:99999"}, "HF_ENDPOINT"),
+    "a proxy that is none": ({"HTTP_PROXY": "http://[::1", "no_proxy": ""}, "a proxy is not"),
+    "a relative cache": ({"HF_HOME": "relative", "HF_DATASETS_CACHE": ""}, "no connection"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_out_of_order_are_one_sentence_and_the_kit(
+    hasty, name, monkeypatch, tmp_path, capsys
+):
+    variables, words = SETTINGS[name]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "_forbidden_by_us", False)  # by an earlier test
+    if "no connection" in words:
+        hasty.refuse()
+    if name == "an empty file in the cache":
+        folder = tmp_path / "cache" / store.folder_name(resources.get("classifier"))
+        folder.mkdir(parents=True)
+        (folder / store.LIST).touch()
+    if name == "no home folder":
+        monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+        monkeypatch.setattr(runtime.tempfile, "gettempdir", lambda: str(tmp_path))
+
+    def order(source):
+        for variable, value in {"VIT_SOURCE": source, **variables}.items():
+            monkeypatch.setenv(variable, value)
+
+    order("auto")
+    assert runtime.start("classifier", "cifar10").source == "offline"
+    shown = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("NOTE: ") for line in shown) == 1 and words in shown[-1]
+    assert len(load("cifar10")["test"]) > 0
+    order("hub")
+    with pytest.raises(CourseError, match=re.escape(words)):
+        runtime.start("classifier")
+    order("auto")
+    assert __main__.main(["doctor"]) == 0
+    assert "run from the offline kit" in capsys.readouterr().out
+    order("auto")
+    assert __main__.main(["prefetch", "--to", str(tmp_path / "stick")]) == 2
+    assert words in capsys.readouterr().err
+    assert not hasty.log
 
 
 # --- broken off, resumed, damaged ----------------------------------------------------------------

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from . import offline_kit, resources
 from .errors import CourseError, old_names, one_of, show_sentences
@@ -277,6 +278,7 @@ def quiet(*, offline: bool) -> None:
     elif not offline and _forbidden_by_us:
         os.environ.pop("HF_HUB_OFFLINE", None)
         _forbidden_by_us = False
+    _mend_endpoint()
     if "huggingface_hub" in sys.modules:
         from huggingface_hub import constants
 
@@ -300,15 +302,33 @@ def quiet(*, offline: bool) -> None:
     pd.set_option("display.width", 240, "display.max_columns", 30)
 
 
+def _mend_endpoint() -> None:
+    """With an address that is none, `load_dataset` fails even for a folder of this machine."""
+    given = os.environ.get("HF_ENDPOINT")
+    if given is None:
+        return
+    try:
+        parts = urlsplit(given.strip())
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    os.environ["HF_ENDPOINT"] = given.strip() if good else "https://huggingface.co"
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].config.HF_ENDPOINT = os.environ["HF_ENDPOINT"]
+
+
 def _keep_datasets_cache_writable() -> None:
     """`load_dataset` writes a copy of what it reads: where its folder is read-only, elsewhere."""
+    named = None
     try:
         home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-        folder = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
+        named = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
+        folder = named.expanduser().absolute()  # it cannot read from a relative one
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError):  # it cannot be written, or there is no home
         folder = Path(tempfile.mkdtemp(prefix="vit-datasets-"))
+    if folder != named:
         os.environ["HF_DATASETS_CACHE"] = str(folder)
         if "datasets" in sys.modules:
             sys.modules["datasets"].config.HF_DATASETS_CACHE = folder
