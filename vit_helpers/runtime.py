@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from . import offline_kit, resources
-from .errors import CourseError, old_names, one_of, show_sentences
+from .errors import CourseError, old_names, one_of
 from .resources import packages
 
 if TYPE_CHECKING:
@@ -195,7 +195,6 @@ def start(*needs: str) -> Runtime:
             `VIT_SOURCE=hub` and a resource cannot be downloaded.
     """
     global _current
-    show_sentences()
     packages.prepare()
     profile = read_choice("VIT_PROFILE", PROFILES, "quick")
     seed = _read_number("VIT_SEED", 0, 0) or 0
@@ -214,8 +213,8 @@ def start(*needs: str) -> Runtime:
 def choose_source(wanted: str, needs: tuple[str, ...]) -> tuple[str, str]:
     """Bring the resources of a notebook here; returns `(source, notice)` for the reader.
 
-    `hub` and `offline` insist. `auto` takes what is cached, else the Hub if it answers within
-    three seconds and delivers, else the offline kit.
+    `auto` takes what is cached, else the Hub if it answers within three seconds and delivers, else
+    the offline kit.
     """
     if wanted == "offline":
         return "offline", ""

@@ -32,8 +32,8 @@ class FolderCheck:
 def check_folder(path: str | Path) -> FolderCheck:
     """Check a folder with a sub-folder for each class, or for each split and class.
 
-    It finds files that cannot be read, the same pixels in two splits or two classes, classes with
-    few pictures, classes that a split lacks, and a folder with a single class.
+    It finds files that cannot be read, the same pixels in two splits or classes, and classes that
+    are too small, alone, or absent from a split.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():

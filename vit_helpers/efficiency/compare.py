@@ -140,10 +140,9 @@ def pareto(frame) -> list[str]:
 
 
 def recommend(frame, least: float = 0.95) -> list[str]:
-    """The fastest engine that agrees often enough, and those that cannot be told from it.
+    """Names of the fastest engine that agrees often enough, and of those as fast as far as we know.
 
-    Names, the fastest first: more than one where the intervals of speed-up overlap, the baseline
-    alone where nothing is faster. An agreement below 0.9 cannot be asked for.
+    Those whose intervals of speed-up overlap with its own; the baseline where nothing is faster.
     """
     number("least", least, least=USABLE_FROM, most=1)
     good = frame[(frame["agreement"] >= least) & (frame["verdict"] == "faster")]
@@ -169,8 +168,7 @@ _FORMATS = {
 def for_reading(frame, columns: Sequence[str] | None = None):
     """A table of this package as text for a notebook, with few digits, and dashes for NaN.
 
-    Shown are all columns, or those asked for, in that order. `95 %` stands for the interval of the
-    speed-up, `agreement 95 %` for that of the agreement.
+    `95 %` is a column of the interval of the speed-up, `agreement 95 %` of that of the agreement.
     """
     import pandas as pd
 

@@ -32,8 +32,7 @@ class Engine:
         predict: From pictures (B, 3, H, W), float32 on the CPU, to logits (B, classes) there. So
             a measured time includes the way to a GPU and back.
         megabytes: Size of its weights as a file.
-        operations: Operations of one picture by number format, such as
-            `{"int8": 2e9, "fp32": 5e8}`; see `roofline.runs_in`. Empty if they are not known.
+        operations: Of one picture by number format, as `roofline.runs_in` gives them.
         device: What computes, `CPU` or `GPU`.
         any_batch: Whether another batch size costs nothing. A compiler would start again.
         file: The exported file, if there is one.

@@ -23,8 +23,7 @@ class MergingViT(nn.Module):
     Args:
         model: A plain ViT classifier of transformers; a `CourseError` for any other.
         per_layer: How many tokens disappear in each layer (`r` in the paper).
-        first: The first block that merges. The paper merges in all; sparing the first ones kept
-            more answers of the course's model.
+        first: The first block that merges; the paper merges in all.
     """
 
     def __init__(self, model: nn.Module, per_layer: int, first: int = 0):

@@ -26,15 +26,10 @@ def openvino_engine(
 ) -> Engine:
     """Run a network in OpenVINO on the CPU.
 
-    Args:
-        network: From pictures to logits.
-        example: Two pictures, (2, 3, H, W).
-        precision: `f32`, `bf16` or `int8`. OpenVINO takes bf16 by itself where the CPU has it,
-            so fp32 must be asked for.
-        calibration: For `int8`, normalised pictures (N, 3, H, W) that no engine is judged on.
-        fixed_to_one: Whether a graph may be fixed to one picture. OpenVINO 2026.4.1 answers
-            wrongly where that is an int8 graph with merged tokens.
-        facts: More fields of `Engine`.
+    `example` is two pictures, (2, 3, H, W). `precision` is `f32`, `bf16` or `int8`: OpenVINO takes
+    bf16 by itself where the CPU has it, so fp32 must be asked for. `calibration` (N, 3, H, W) are
+    pictures that no engine is judged on. `fixed_to_one`: OpenVINO 2026.4.1 answers wrongly where an
+    int8 graph with merged tokens is fixed to one picture. `facts` are more fields of `Engine`.
     """
     import openvino
 

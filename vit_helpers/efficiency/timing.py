@@ -73,9 +73,8 @@ def speedup_interval(
 ) -> tuple[float, float]:
     """Between which values `(low, high)` the true speed-up lies, with 95 % confidence.
 
-    A bootstrap over rounds (Efron 1979): rounds are drawn with replacement, the same ones for
-    both timings of `race`. Not single timings, because those of one moment share its luck. One
-    round tells nothing about the next: then the interval is 0 to infinity.
+    A bootstrap (Efron 1979): rounds of `race` are drawn with replacement, the same ones for both,
+    because timings of one moment are alike. One round gives no interval: 0 to infinity.
     """
     from scipy.stats import bootstrap
 

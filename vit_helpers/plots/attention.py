@@ -14,9 +14,6 @@ COLOURS = ListedColormap(colour_table("viridis")[90:] / 255, name="viridis from 
 DETAIL = 96  # pixels of a photograph on an inch of a figure: more would make notebooks too large
 
 
-# --- maps over photographs -----------------------------------------------------------------------
-
-
 def _overlay(ax, picture, grid_map, vmax: float, title: str, fontsize: int = 9):
     """Draw a map over the whole photograph; returns what a colour bar needs."""
     small = Image.fromarray(as_numpy(grid_map).astype(np.float32))
@@ -151,9 +148,6 @@ def feature_colours(pictures, columns: dict) -> Plot:
     )
 
 
-# --- heads and layers ----------------------------------------------------------------------------
-
-
 def sink_heads(to_cls, to_patch) -> Plot:
     """Which heads give most of their weight to one token: [CLS], or a single patch.
 
@@ -282,9 +276,6 @@ def logit_lens(shares, names: list[str]) -> Plot:
         for name, line in zip(names, percents, strict=True)
     )
     return finish(plot, f"Lines of the probability of the final answer, block by block: {words}.")
-
-
-# --- what a map is worth -------------------------------------------------------------------------
 
 
 def faithfulness(measured: dict, table) -> Plot:

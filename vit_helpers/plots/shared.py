@@ -64,37 +64,21 @@ def finish(plot: Plot, alt: str) -> Plot:
     """Give a plot its sentence in words and return it; its words are made fit to be drawn."""
     for text in plot.findobj(Text):
         text.set_text(drawable(text.get_text(), longest=80))
-        text.set_fontfamily(_families())
     for ax in plot.axes:
         for axis in (ax.xaxis, ax.yaxis):
             # Names that `set_yticks(rows, names)` gave are kept in a dictionary by position.
             keeps = getattr(getattr(axis.get_major_formatter(), "func", None), "args", ())
             if keeps and isinstance(keeps[0], dict):
                 keeps[0].update({at: drawable(name) for at, name in keeps[0].items()})
-            for label in axis.get_ticklabels():
-                label.set_fontfamily(_families())
     plot.alt = alt
     return plot
 
 
-# Fonts with many more letters than matplotlib's own; the first ones that are here are used.
-MORE_FONTS = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei",
-    "Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Malgun Gothic", "Arial Unicode MS",
-)  # fmt: skip
-
-
-@functools.cache
-def _families() -> list[str]:
-    here = {font.name for font in font_manager.fontManager.ttflist}
-    return ["DejaVu Sans", *[name for name in MORE_FONTS if name in here][:2]]
-
-
 @functools.cache
 def _letters() -> frozenset[int]:
-    """The characters that there is a glyph for."""
-    found = (font_manager.findfont(name) for name in _families())
-    return frozenset().union(*(font_manager.get_font(path).get_charmap() for path in found))
+    """The characters that matplotlib's own font has a glyph for."""
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return frozenset(font.get_charmap())
 
 
 def drawable(text, longest: int = 32) -> str:

@@ -64,8 +64,6 @@ def within(seconds: float, work: Callable):
     return future.result(seconds)
 
 
-# --- connections ---------------------------------------------------------------------------------
-
 _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")  # RFC 4291: what is given out for the Internet
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address stands in the last bits
 
@@ -151,9 +149,6 @@ def _follow(adapter: _Adapter, url: str, seconds: float, headers=None, method: s
     raise DownloadError(f"{short(url)} forwards for ever")
 
 
-# --- a typed address -----------------------------------------------------------------------------
-
-
 def read(url: str) -> bytes:
     """What an address answers: at most `MAX_BYTES`, within `READ_SECONDS` seconds.
 
@@ -220,9 +215,6 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-# --- pinned files --------------------------------------------------------------------------------
-
-
 def facts(url: str, headers: dict | None = None, tries: int = 1) -> tuple[int | None, str | None]:
     """Size and digest of a file as a Hub tells them, within `PROBE_SECONDS` a try."""
     for left in reversed(range(tries)):
@@ -250,8 +242,8 @@ def to_file(
 ) -> None:
     """Download one file, or raise `DownloadError`. What was begun is continued.
 
-    The bytes go to `<name>.part`, which gets its name only when `size` and `digest` (as
-    `files.digest_of` writes it) are right. Without a size at most `MAX_BYTES` are taken.
+    The bytes go to `<name>.part`, which gets its name only when `size` and `digest` are right.
+    Without a size at most `MAX_BYTES` are taken.
     """
     part = path.with_name(path.name + ".part")
     try:

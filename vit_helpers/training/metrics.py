@@ -127,9 +127,8 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
 def paired_difference(right_a, right_b) -> tuple[float, float, float, float]:
     """By how much one way beats another on the same pictures, and whether that is chance.
 
-    Two separate intervals often overlap although one way is clearly better. A paired comparison
-    counts only the pictures on which the two differ. Both arguments, (pictures,), say whether each
-    answer is right.
+    Both arguments, (pictures,), say whether each answer is right. Only the pictures count on which
+    the two differ, so this finds what two separate intervals do not.
 
     Returns:
         `(difference, low, high, p)`: share right of a minus share right of b; its 95 % interval,

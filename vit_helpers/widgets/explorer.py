@@ -26,14 +26,12 @@ class AttentionExplorer(anywidget.AnyWidget):
     """The explorer of one picture; `explore` makes it.
 
     Attributes:
-        picture: The picture as a data URL (JPEG).
         weights: One byte a patch, each row relative to its largest patch, compressed by deflate.
             The rows of all layers and heads, (L * H * T, patches), and then the extra maps.
         largest: The largest weight of a patch in each of these rows, as little-endian float32.
         specials: What the special tokens get, (rows, special tokens), as little-endian float32:
             [CLS] may get a hundred times as much as any patch.
         colours: The colour maps, 256 times red, green and blue each.
-        spec: All the rest, as JSON: sizes, names of the extra maps, what is shown first.
         poster: The figure that stands where no widget can run.
     """
 
@@ -74,9 +72,7 @@ def explore(picture, attn, grid: tuple[int, int], extra: dict | None = None) -> 
             to token i, or (T,) for a map that exists from [CLS] only. A map whose rows do not sum
             to one is shown in percent of what all patches get together.
 
-    Raises:
-        CourseError: If shapes do not fit together, a weight is negative or no number, or it is too
-            large for a browser.
+    Shapes that do not fit, or too much for a browser, are a `CourseError`.
     """
     attn = checked(attn, grid)
     layers, heads, tokens, _ = attn.shape
