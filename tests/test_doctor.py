@@ -168,19 +168,6 @@ def test_a_container_of_the_older_kind(monkeypatch, tmp_path, quota, cores):
 # --- files and network ---------------------------------------------------------------------------
 
 
-def test_where_nothing_may_be_written(monkeypatch, tmp_path):
-    def denied(dir):
-        raise PermissionError(13, "Permission denied", str(dir))
-
-    monkeypatch.setenv("VIT_CACHE", str(tmp_path / "share" / "vit"))
-    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", denied)
-    lines = doctor.writing()
-    assert [line.text.split(":")[0] for line in lines] == ["downloads", "temporary", "here"]
-    assert all(line.state == "note" and line.fix for line in lines)
-    assert f"{tmp_path} cannot be written (Permission denied)" in lines[0].text
-    assert "VIT_CACHE" in lines[0].fix
-
-
 @pytest.fixture
 def bare(monkeypatch):
     for name in (*doctor.CERTIFICATES, "HTTPS_PROXY", "https_proxy"):

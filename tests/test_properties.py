@@ -22,7 +22,7 @@ settings.register_profile(
     "properties", deadline=None, suppress_health_check=list(HealthCheck), max_examples=150
 )
 PROPERTIES = settings.get_profile("properties")
-MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr HSV LAB I F I;16 I;16B".split()
+MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr HSV I F I;16 I;16B".split()
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 XMP = (
     b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>'

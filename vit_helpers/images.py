@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image
 from torchvision.transforms.v2 import functional
 
 from . import runtime
@@ -127,9 +127,6 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         picture = _to_grey(picture)
     if picture.mode in ("La", "RGBa"):  # colours multiplied by their opacity
         picture = picture.convert(picture.mode.replace("a", "A"))
-    if picture.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        picture = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB") or picture
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

@@ -5,7 +5,6 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 import textwrap
 import urllib.request
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ def examine() -> list[Line]:
     reason = resources.hub_answers(runtime.settings())
     hub = check(not reason, "Hub", reason or "answers", fix)
     kit, room = kit_line(), disk(missing)
-    lines += [memory(), widgets(), *writing(), room, *way_out(hub), hub]
+    lines += [memory(), widgets(), room, *way_out(hub), hub]
     for name, folder in found.items():
         size = resources.size_in_words(resources.get(name).size)
         text = f"in {folder}" if folder else f"not here ({size})"
@@ -215,24 +214,6 @@ def widgets() -> Line:
     text += "" if shown else ", but nothing here to show them in"
     fix = "pip install jupyterlab, or open the notebooks in an editor that shows widgets"
     return check(bool(shown), "widgets", text, fix)
-
-
-def writing() -> list[Line]:
-    """May this user write where the course does: downloads, temporary files, results?"""
-    folders = {
-        "downloads": (runtime.settings().folders[0], "set VIT_CACHE to a folder of yours"),
-        "temporary": (Path(tempfile.gettempdir()), "set TMPDIR to a folder of yours"),
-        "here": (Path.cwd(), "start in a folder of yours, or copy the course there"),
-    }
-    lines = []
-    for what, (folder, fix) in folders.items():
-        there = _that_is_there(folder)
-        try:
-            tempfile.TemporaryFile(dir=there).close()
-        except OSError as error:
-            text = f"{what}: {there} cannot be written ({error.strerror})"
-            lines.append(Line("note", "writing", text, fix))
-    return lines or [Line("ok", "writing", f"{', '.join(folders)}: all can be written")]
 
 
 def _that_is_there(folder: Path) -> Path:

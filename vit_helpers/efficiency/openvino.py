@@ -65,11 +65,10 @@ def openvino_engine(
 def _quantised(graph, calibration: torch.Tensor):
     """The layers with weights in int8, with the scales of a transformer (nncf).
 
-    Attention's own products and the last layer keep their precision: rounding them moved the
-    logits. Scales cover all that the calibration pictures showed; nncf's default, the mean over
-    pictures, cuts off the few large numbers that a ViT depends on. Large columns are shared out
-    between input and weights (SmoothQuant, Xiao et al. 2023, section 4.1). Where the CPU has no
-    units for bytes, weights take half the range, so that no sum overflows.
+    Attention's products and the last layer keep their precision: rounding them moved the logits.
+    Scales cover all of the calibration pictures; nncf's default cuts off the few large numbers that
+    a ViT depends on. Large columns are shared out between input and weights (SmoothQuant, Xiao et
+    al. 2023, section 4.1). Without units for bytes, weights take half the range: no sum overflows.
     """
     from IPython.utils.capture import capture_output
 

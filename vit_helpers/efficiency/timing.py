@@ -13,8 +13,8 @@ def race(calls: dict[str, Callable], inputs: Sequence, rounds: int):
     """Time functions of one input, given by name, on the same inputs, in turns.
 
     The inputs are dealt out over the rounds. In each round every function has its turn, in a new
-    random order: one call that is not timed (it warms the caches and wakes the threads), then one
-    timed call for each input of the round. So a slow second of the machine hits all of them.
+    random order: one call to warm up, then one timed call for each input of the round. So a slow
+    second of the machine hits all of them.
 
     Returns:
         `(seconds, answers)`: by name, one number and one answer for each input, in order.

@@ -1,12 +1,8 @@
 """What a task is: a text in the Markdown file beside its module, and a check.
 
-The file (`classify.md` for `classify.py`) has for each task of a notebook, in order:
-
-- `## make`: how the notebook makes it, such as `CountTokens(model)`
-- title, minutes, difficulty and question: the cell above the learner's
-- `stub`: what stands in the learner's cell; with it the check says "not attempted yet"
-- `solution`: what takes its place in the solved edition
-- two or three hints, each saying more
+The file (`classify.md` for `classify.py`) has for each task of a notebook how it is made, such as
+`CountTokens(model)`; title, minutes, difficulty and question; the stub that stands in the learner's
+cell; the solution; and two or three hints, each saying more.
 
 A class of that name has `_judge`: it compares an answer with the truth, which it computes from the
 model and the data that the task was made with. It returns why the answer is right, or raises
