@@ -13,6 +13,7 @@ import torch
 
 from vit_helpers import resources
 from vit_helpers.cli import doctor
+from vit_helpers.errors import CourseError
 
 GIB = 2**30
 HERE = doctor.Line("ok", "Hub", "answers")
@@ -208,6 +209,13 @@ def test_certificates_that_are_not_there_or_not_trusted(bare, monkeypatch, tmp_p
     bad = doctor.Line("note", "Hub", "there is no secure connection to huggingface.co")
     line = doctor.way_out(bad)[-1]
     assert line.topic == "certificates" and "REQUESTS_CA_BUNDLE" in line.fix
+
+
+@pytest.mark.parametrize("name", ["VIT_SEED", "VIT_PICTURES", "VIT_SOURCE", "VIT_BARS"])
+def test_a_variable_out_of_range_is_no_good_verdict(monkeypatch, name):
+    monkeypatch.setenv(name, "-1")
+    with pytest.raises(CourseError, match=f"{name} is '-1'"):
+        doctor.verdict(HERE, HERE, [], HERE)
 
 
 def test_libraries_that_do_not_start_name_the_first_line(monkeypatch):

@@ -449,7 +449,13 @@ def test_any_words_are_drawn_without_an_error_or_a_warning(names):
 
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [("cat", "cat"), ("a $5 or $6", r"a \$5 or \$6"), ("قطة", "□"), ("a🐈🐕b", "a□b"), ("Ω", "Ω")],
+    [
+        ("cat", "cat"),
+        ("a $5 or $6", r"a \$5 or \$6"),
+        ("قطة", "□"),
+        ("a🐈🐕b", "a□b"),
+        ("_x", " _x"),
+    ],
 )
 def test_words_are_drawn_right_or_replaced(name, shown):
     from vit_helpers.plots.shared import drawable

@@ -1,4 +1,5 @@
 import importlib
+import os
 import subprocess
 import sys
 
@@ -74,6 +75,13 @@ def test_a_bar_asks_a_loader_for_its_batches_once():
     assert bar.total == 3
     assert list(bar) == list("abc")
     assert loader.asked == 1
+
+
+def test_a_terminal_of_ascii_is_no_error():
+    code = "from vit_helpers import errors; errors.show_sentences(); print('a · 猫')"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert run.stdout.split() == [b"a", b"?", b"?"] and run.returncode == 0
 
 
 def test_bars_are_silent_under_test(capfd):

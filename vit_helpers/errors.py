@@ -13,8 +13,25 @@ class CourseError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
+def show_sentences() -> None:
+    """In a plain Python, too, a `CourseError` is a sentence; a letter that it cannot print is `?`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _show
+
+
+def _show(kind, error, trace):
+    if issubclass(kind, CourseError):
+        print(f"{kind.__name__}: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def exit_status(command) -> int:
     """What a command line ends with: `command()`, or 2 after a sentence, or 130 after Ctrl-C."""
+    show_sentences()
     try:
         return command()
     except CourseError as error:

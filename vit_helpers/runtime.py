@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from . import offline_kit, resources
-from .errors import CourseError, old_names, one_of
+from .errors import CourseError, old_names, one_of, show_sentences
 from .resources import packages
 
 if TYPE_CHECKING:
@@ -101,6 +101,15 @@ def _read_number(variable: str, least: int, default: int | None) -> int | None:
 def most_pictures() -> int | None:
     """Value of `VIT_PICTURES`, or `None`; raises `CourseError` if it is not a number from 1."""
     return _read_number("VIT_PICTURES", 1, None)
+
+
+def what_is_asked_for() -> tuple[str, str, int]:
+    """Source, profile and seed; raises `CourseError` if a `VIT_` variable is out of range."""
+    read_choice("VIT_BARS", ("on", "off"), "on")
+    most_pictures()
+    wanted = read_choice("VIT_SOURCE", resources.SOURCES, "auto")
+    profile = read_choice("VIT_PROFILE", PROFILES, "quick")
+    return wanted, profile, _read_number("VIT_SEED", 0, 0) or 0
 
 
 def settings() -> resources.Settings:
@@ -195,12 +204,9 @@ def start(*needs: str) -> Runtime:
             `VIT_SOURCE=hub` and a resource cannot be downloaded.
     """
     global _current
+    show_sentences()
     packages.prepare()
-    profile = read_choice("VIT_PROFILE", PROFILES, "quick")
-    seed = _read_number("VIT_SEED", 0, 0) or 0
-    read_choice("VIT_BARS", ("on", "off"), "on")
-    most_pictures()
-    wanted = read_choice("VIT_SOURCE", resources.SOURCES, "auto")
+    wanted, profile, seed = what_is_asked_for()
     source, notice = choose_source(wanted, needs)
     quiet(offline=source == "offline")
     seed_everything(seed)

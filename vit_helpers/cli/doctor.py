@@ -217,7 +217,8 @@ def widgets() -> Line:
 
 
 def _that_is_there(folder: Path) -> Path:
-    return next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    there = os.path.exists  # which says no where `Path.exists` raises
+    return next(p for p in (folder, *folder.absolute().parents) if there(p))
 
 
 def way_out(hub: Line) -> list[Line]:
@@ -266,8 +267,7 @@ def kit_line() -> Line:
 
 def verdict(hub: Line, kit: Line, missing: list[str], room: Line) -> Line:
     """Could a notebook run now, and from which source?"""
-    wanted = runtime.read_choice("VIT_SOURCE", resources.SOURCES, "auto")
-    profile = runtime.read_choice("VIT_PROFILE", runtime.PROFILES, "quick")
+    wanted, profile, _ = runtime.what_is_asked_for()
     state, text, fix = "ok", "run from the offline kit", ""
     if wanted != "offline" and not missing:
         text = "run from the Hub's files on this machine"

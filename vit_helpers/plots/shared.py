@@ -96,7 +96,8 @@ def drawable(text, longest: int = 32) -> str:
             shown.append("□")
     lines = "".join(shown).split("\n")
     lines = [line if len(line) <= longest else line[: longest - 1] + "…" for line in lines]
-    return "\n".join(lines).replace("\\$", "$").replace("$", "\\$")
+    words = "\n".join(lines).replace("\\$", "$").replace("$", "\\$")
+    return f" {words}" if words.startswith("_") else words  # a legend leaves out what begins so
 
 
 def show(ax, picture, title: str = "", fontsize: int = 10, **kwargs):
