@@ -14,7 +14,7 @@ class CourseError(Exception):
 
 
 def show_sentences() -> None:
-    """In a plain Python, too, a `CourseError` is a sentence; a letter that it cannot print is `?`."""
+    """In a plain Python, too, a `CourseError` is a sentence, and no letter stops a print."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -217,8 +217,7 @@ def widgets() -> Line:
 
 
 def _that_is_there(folder: Path) -> Path:
-    there = os.path.exists  # which says no where `Path.exists` raises
-    return next(p for p in (folder, *folder.absolute().parents) if there(p))
+    return next(p for p in (folder, *folder.absolute().parents) if os.path.exists(p))
 
 
 def way_out(hub: Line) -> list[Line]:

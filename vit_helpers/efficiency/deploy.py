@@ -155,11 +155,7 @@ print("peak", *[line.split()[1] for line in lines if line.startswith("VmHWM")], 
 
 
 def run_standalone(model: str | Path, picture: str | Path) -> StandaloneRun:
-    """Classify a picture with a file of `export_deployable` in a fresh process without torch.
-
-    Raises:
-        CourseError: If a package is not installed, or the script fails; with its last line.
-    """
+    """Classify a picture with a file of `export_deployable` in a fresh process without torch."""
     folders = []
     for name in PACKAGES:
         if (spec := importlib.util.find_spec(name)) is None or spec.origin is None:

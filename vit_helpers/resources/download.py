@@ -150,12 +150,7 @@ def _follow(adapter: _Adapter, url: str, seconds: float, headers=None, method: s
 
 
 def read(url: str) -> bytes:
-    """What an address answers: at most `MAX_BYTES`, within `READ_SECONDS` seconds.
-
-    Raises:
-        CourseError: If it does not begin with http:// or https://, leads to a host that is not
-            public, does not answer, does not end in time, or is too large.
-    """
+    """What an address answers: at most `MAX_BYTES`, within `READ_SECONDS` seconds."""
     adapter = _Adapter(public=True)
     try:
         return within(READ_SECONDS, lambda: _read(adapter, url))

@@ -59,10 +59,6 @@ def evaluate(model: nn.Module, loader, desc: str = "evaluate") -> Evaluation:
     """Let a model answer on every picture of a loader, without learning.
 
     The loader yields `(pixel_values, labels)`, or dictionaries with these two names.
-
-    Raises:
-        CourseError: If the loader is empty, a label has no output in the head, or the model
-            cannot take such pictures.
     """
     if len(loader) == 0:
         raise CourseError("There are no pictures to evaluate on: the loader is empty.")
