@@ -92,8 +92,8 @@ def test_int8_keeps_the_answers(judge):
     from kit_builder import lessons
 
     images, _ = evaluate.read_pictures(evaluate.HELD_OUT)
-    pixels = [judge.inputs([image])["pixel_values"] for image in images]
-    assert len(pixels) >= 150
+    pixels = [judge.inputs([image])["pixel_values"] for image in images[::2]]
+    assert len(pixels) >= 75
     assert lessons.int8_agreement(judge.model, pixels[1:], pixels[0]) >= 0.93
 
 

@@ -1,13 +1,16 @@
 """The helper package stays small enough to be read."""
 
 import ast
+import inspect
 from pathlib import Path
 
 import pytest
 
+from vit_helpers import training
+
 PACKAGE = Path(__file__).parent.parent / "vit_helpers"
 FILES = sorted(PACKAGE.rglob("*.py"))
-LINES, NAMES, LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 8_000, 14, 500, 60
+LINES, NAMES, LINES_OF_A_FILE, LINES_OF_A_FUNCTION, ARGUMENTS_OF_FIT = 8_000, 14, 500, 60, 12
 
 
 def lines(path: Path) -> int:
@@ -38,3 +41,9 @@ def test_its_folder_can_be_taken_in_at_a_glance():
 def test_a_file_and_its_functions(path):
     assert lines(path) <= LINES_OF_A_FILE
     assert {name: n for name, n in functions(path) if n > LINES_OF_A_FUNCTION} == {}
+
+
+def test_the_loop_fits_on_one_screen():
+    assert len(inspect.signature(training.fit).parameters) <= ARGUMENTS_OF_FIT
+    found = dict(functions(PACKAGE / "training" / "loop.py"))
+    assert found["fit"] <= LINES_OF_A_FUNCTION
