@@ -65,9 +65,10 @@ def run(request: Request) -> int:
     rt = runtime.start("classifier", "cifar10")
     count = rt.pick(quick=200, full=1000) if request.pictures is None else request.pictures
     path = request.model or rt.locate("classifier")
-    model = AutoModelForImageClassification.from_pretrained(
-        path, attn_implementation="eager", dtype=torch.float32
-    )
+    with models.loading(path):
+        model = AutoModelForImageClassification.from_pretrained(
+            path, attn_implementation="eager", dtype=torch.float32
+        )
     model, processor = model.eval().to(rt.device), models.load_processor(path)
     models.blocks(model)  # a model that is no ViT is refused before anything else is done
     if request.widen != 1:

@@ -93,6 +93,7 @@ OLD_NAMES = {
     "explorer": "vit_helpers.widgets.explorer",
     "faithfulness": "vit_helpers.attention",
     "frozen": "vit_helpers.training.cache_features",
+    "models.load": "from_pretrained(path)",
     "models.load_classifier": "from_pretrained(rt.locate('classifier'))",
     "models.load_saved": "from_pretrained(folder)",
     "runner": "`python -m course run` from a clone of the repository",

@@ -22,7 +22,7 @@ __getattr__ = old_names(__name__)
 
 
 @contextlib.contextmanager
-def _said_plainly(path: str | Path):
+def loading(path: str | Path):
     """Within the `with` block, a library's failure to load is one `CourseError` naming `path`."""
     from safetensors import SafetensorError
 
@@ -44,7 +44,7 @@ def load_processor(path: str | Path):
     from transformers import AutoImageProcessor
 
     path = Path(path).expanduser().as_posix()  # an id of the Hub keeps its slash
-    with _said_plainly(path):
+    with loading(path):
         processor = AutoImageProcessor.from_pretrained(path, use_fast=True)
     if not np.all(getattr(processor, "image_std", None) or 1):
         raise CourseError(f"{path!r}: its processor divides by an image_std of 0; correct it.")
@@ -62,7 +62,7 @@ def load_with_new_head(class_names: list[str], path: str | Path | None = None):
     if not named or not class_names or len(class_names) != len(set(class_names)):
         raise CourseError(f"{class_names!r:.60} must be a list of different class names.")
     path = Path(path or runtime.current().locate("classifier")).expanduser().as_posix()
-    with _said_plainly(path):
+    with loading(path):
         model, info = AutoModelForImageClassification.from_pretrained(
             path,
             num_labels=len(class_names),
