@@ -98,10 +98,10 @@ def test_apple(monkeypatch, available):
     ("able", "state", "text"),
     [
         ({"amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni"}, "ok",
-         "bf16: in hardware; int8: in hardware"),
-        ({"avx512_vnni"}, "note", "bf16: not in hardware; int8: in hardware"),
-        ({"avx_vnni"}, "note", "bf16: not in hardware; int8: in hardware"),
-        ({"bf16", "i8mm", "dot"}, "ok", "bf16: in hardware; int8: in hardware"),
+         "bf16: amx_bf16, avx512_bf16; int8: amx_int8, avx512_vnni"),
+        ({"avx512_vnni"}, "note", "bf16: not in hardware; int8: avx512_vnni"),
+        ({"avx_vnni"}, "note", "bf16: not in hardware; int8: avx_vnni"),
+        ({"bf16", "i8mm", "dot"}, "ok", "bf16: bf16; int8: i8mm, dot"),
         ({"avx2"}, "note", "bf16: not in hardware; int8: not in hardware"),
     ],
 )  # fmt: skip
@@ -167,6 +167,16 @@ def test_a_container_of_the_older_kind(monkeypatch, tmp_path, quota, cores):
 
 
 # --- files and network ---------------------------------------------------------------------------
+
+
+def test_where_nothing_may_be_written(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIT_CACHE", str(tmp_path / "share" / "vit"))
+    assert doctor.writing().state == "ok"
+    monkeypatch.setattr(doctor.os, "access", lambda folder, mode: False)
+    line = doctor.writing()
+    assert line.state == "note" and line.text == f"not in {tmp_path} and {tmp_path}"
+    assert "VIT_CACHE" in line.fix
 
 
 @pytest.fixture

@@ -161,19 +161,23 @@ def choose_device():
     return torch.device("cpu"), torch.bfloat16 if cpu_has_bf16() else torch.float32
 
 
+# What multiplies such numbers in hardware, as torch names it: AMX, AVX-512, VNNI, units of ARM.
+UNITS = {"bf16": ["amx_bf16", "avx512_bf16", "bf16"]}
+UNITS["int8"] = ["amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "dot"]
+
+
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 numbers in hardware."""
     # `torch.ops.mkldnn._is_mkldnn_bf16_supported()` says yes to AVX-512 without bf16, too.
-    return any(cpu_abilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(map(cpu_abilities().get, UNITS["bf16"]))
 
 
 def cpu_has_int8() -> bool:
-    """Whether this CPU multiplies bytes in hardware: VNNI or AMX on x86-64, dot products on ARM.
+    """Whether this CPU multiplies bytes in hardware. Torch before 2.9 cannot tell: counts as no.
 
     Without, int8 is little faster than fp32, and sums of unsigned and signed bytes can overflow.
     """
-    abilities = cpu_abilities()  # torch before 2.9 cannot tell: counts as no
-    return any(abilities.get(n) for n in ("avx512_vnni", "avx_vnni", "amx_int8", "dot", "i8mm"))
+    return any(map(cpu_abilities().get, UNITS["int8"]))
 
 
 def cpu_abilities() -> dict:

@@ -20,7 +20,6 @@ MEMORY = 4 * GIB  # the largest notebook in the quick profile, and room for the 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")  # Linux: what a container may use
 STATISTICS = ("memory.stat", "memory/memory.stat")
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-GET_TORCH = "see https://pytorch.org/get-started"
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def examine() -> list[Line]:
     reason = resources.hub_answers(runtime.settings())
     hub = check(not reason, "Hub", reason or "answers", fix)
     kit, room = kit_line(), disk(missing)
-    lines += [memory(), widgets(), room, *way_out(hub), hub]
+    lines += [memory(), widgets(), writing(), room, *way_out(hub), hub]
     for name, folder in found.items():
         size = resources.size_in_words(resources.get(name).size)
         text = f"in {folder}" if folder else f"not here ({size})"
@@ -68,10 +67,9 @@ def examine() -> list[Line]:
 def page(lines: list[Line]) -> str:
     """The findings as text, each with its remedy beneath."""
     width = max(len(line.topic) for line in lines)
-    marks = {"ok": "ok  ", "note": "note", "fail": "FAIL"}
     shown, indent = [], " " * (width + 8)
     for line in lines:
-        shown.append(f"{marks[line.state]}  {line.topic:<{width}}  {line.text}")
+        shown.append(f"{line.state.replace('fail', 'FAIL'):<4}  {line.topic:<{width}}  {line.text}")
         wrapped = textwrap.wrap(f"-> {line.fix}", 97 - len(indent), break_long_words=False)
         shown += [indent + "   " * (i > 0) + part for i, part in enumerate(wrapped) if line.fix]
     return "\n".join(shown)
@@ -124,28 +122,24 @@ def device() -> Line:
         try:  # a card that this build has no programs for says so only when it computes
             float(torch.ones(2, device="cuda").sum())
         except RuntimeError as error:
-            fix = f"install a build of torch for this card, {GET_TORCH}"
             text = f"{name} does not compute: {str(error).splitlines()[0]}"
+            fix = "install a build of torch for this card, see https://pytorch.org/get-started"
             return Line("fail", "GPU", text, fix)
         free, total = torch.cuda.mem_get_info()
         bf16 = "bf16" if precision == torch.bfloat16 else "no bf16 in hardware, so fp16"
-        text = f"{name}, {_gib(free)} of {_gib(total)} GiB free, {bf16}"
+        text = f"{name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free, {bf16}"
         return check(free >= 4 * GIB, "GPU", text, "end other programs that use the GPU")
     text = "none, the notebooks use the CPU"
     fix = "nothing for VIT_PROFILE=quick; VIT_PROFILE=full wants a GPU (on Colab: Runtime, T4)"
     if shutil.which("nvidia-smi"):
         text = f"torch {torch.__version__} cannot use the NVIDIA card"
-        fix = f"install the CUDA build of torch, {GET_TORCH}"
+        fix = "install the CUDA build of torch, see https://pytorch.org/get-started"
         if torch.version.cuda:
             fix = f"update the driver: this torch is built for CUDA {torch.version.cuda}"
     elif sys.platform == "darwin" and platform.machine() == "arm64":
         text = "Apple's GPU cannot be used by this torch"
         fix = "update macOS and torch: MPS needs macOS 14 or newer"
     return Line("note", "GPU", text, fix)
-
-
-def _gib(size: float) -> str:
-    return f"{size / GIB:.1f}"
 
 
 def processor() -> list[Line]:
@@ -162,13 +156,11 @@ def processor() -> list[Line]:
         fix = "unset OMP_NUM_THREADS to use all cores"
     lines = [check(not fix, "CPU", text, fix)]
     if not able:
-        fix = "nothing, or a newer torch, which can tell"
-        return [*lines, Line("note", "bf16, int8", "this torch cannot tell what the CPU has", fix)]
-    has = {"bf16": runtime.cpu_has_bf16(), "int8": runtime.cpu_has_int8()}
-    text = "; ".join(f"{what}: {'' if found else 'not '}in hardware" for what, found in has.items())
-    lacking = " and ".join(what for what, found in has.items() if not found)
-    fix = f"nothing: in notebook 05, {lacking} will gain little here"
-    return [*lines, check(not lacking, "bf16, int8", text, fix)]
+        return [*lines, Line("note", "bf16, int8", "this torch cannot tell", "a newer one can")]
+    has = {what: ", ".join(filter(able.get, names)) for what, names in runtime.UNITS.items()}
+    text = "; ".join(f"{what}: {found or 'not in hardware'}" for what, found in has.items())
+    fix = "nothing: in notebook 05, what is not in hardware will gain little here"
+    return [*lines, check(all(has.values()), "bf16, int8", text, fix)]
 
 
 def usable_cores() -> float:
@@ -193,7 +185,7 @@ def memory() -> Line:
         files = re.search(r"^inactive_file (\d+)", _of_the_container(*STATISTICS), re.M)
         total, where, more = int(limit), " (the limit of this container)", "give the container more"
         free = min(free, total - int(used or 0) + int(files[1] if files else 0))
-    text = f"{_gib(free)} of {_gib(total)} GiB free{where}"
+    text = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free{where}"
     return check(free >= MEMORY, "memory", text, f"{more}: {MEMORY // GIB} GiB are wanted")
 
 
@@ -214,6 +206,14 @@ def widgets() -> Line:
     text += "" if shown else ", but nothing here to show them in"
     fix = "pip install jupyterlab, or open the notebooks in an editor that shows widgets"
     return check(bool(shown), "widgets", text, fix)
+
+
+def writing() -> Line:
+    """May this user write downloads and results?"""
+    folders = (_that_is_there(runtime.settings().folders[0]), Path.cwd())
+    closed = [str(folder) for folder in folders if not os.access(folder, os.W_OK)]
+    text = f"not in {' and '.join(closed)}" if closed else "downloads and results can be written"
+    return check(not closed, "writing", text, "set VIT_CACHE to, and start in, a folder of yours")
 
 
 def _that_is_there(folder: Path) -> Path:
