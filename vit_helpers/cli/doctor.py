@@ -217,7 +217,7 @@ def writing() -> Line:
 
 
 def _that_is_there(folder: Path) -> Path:
-    return next(p for p in (folder, *folder.absolute().parents) if os.path.exists(p))
+    return next(p for p in (folder, *folder.absolute().parents) if os.access(p, os.F_OK))
 
 
 def way_out(hub: Line) -> list[Line]:
