@@ -28,14 +28,10 @@ KNOWN_WARNINGS = (
 class Engine:
     """One way to run the network, ready to use.
 
-    Attributes:
-        predict: From pictures (B, 3, H, W), float32 on the CPU, to logits (B, classes) there. So
-            a measured time includes the way to a GPU and back.
-        megabytes: Size of its weights as a file.
-        operations: Of one picture by number format, as `roofline.runs_in` gives them.
-        device: What computes, `CPU` or `GPU`.
-        any_batch: Whether another batch size costs nothing. A compiler would start again.
-        file: The exported file, if there is one.
+    `predict` takes pictures (B, 3, H, W), float32 on the CPU, to logits (B, classes) there, so that
+    a measured time includes the way to a GPU and back. `megabytes` is the size of the weights as a
+    file, `operations` those of one picture as `roofline.runs_in` gives them, `device` `CPU` or
+    `GPU`. `any_batch` says whether another batch size costs nothing: a compiler would start again.
     """
 
     predict: Callable[[torch.Tensor], torch.Tensor]

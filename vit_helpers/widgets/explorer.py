@@ -63,16 +63,10 @@ class AttentionExplorer(anywidget.AnyWidget):
 def explore(picture, attn, grid: tuple[int, int], extra: dict | None = None) -> AttentionExplorer:
     """Explore the attention of one picture by pointing at its patches.
 
-    Args:
-        picture: The PIL picture.
-        attn: Shape (L, H, T, T): the attention of this picture in L layers and H heads on T
-            tokens; a tensor or an array. The special tokens ([CLS], registers) come first.
-        grid: `(rows, columns)` of patches, from `attention.grid_size`.
-        extra: More maps by name, such as rollout or relevance: shape (T, T), where row i belongs
-            to token i, or (T,) for a map that exists from [CLS] only. A map whose rows do not sum
-            to one is shown in percent of what all patches get together.
-
-    Shapes that do not fit, or too much for a browser, are a `CourseError`.
+    `attn` has shape (L, H, T, T), layers by heads by tokens, the special tokens first; `grid` comes
+    from `attention.grid_size`. `extra` has more maps by name: shape (T, T), where row i belongs to
+    token i, or (T,) for a map from [CLS] only. A map whose rows do not sum to one is shown in
+    percent of what all patches get. What does not fit is a `CourseError`.
     """
     attn = checked(attn, grid)
     layers, heads, tokens, _ = attn.shape
