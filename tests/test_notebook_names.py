@@ -11,6 +11,7 @@ import types
 from importlib.util import find_spec
 from pathlib import Path
 
+import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
@@ -136,3 +137,23 @@ def test_a_missing_name_or_argument_is_found(tmp_path, source, count):
 def test_a_name_that_cannot_be_imported_is_found(tmp_path):
     with pytest.raises(ImportError):
         problems(notebook(tmp_path, "from vit_helpers import no_such_module"))
+
+
+def test_own_pictures_are_prepared_in_the_one_way():
+    """The loader of 04 takes pictures of one's own: see-through ones are white, not black."""
+    import datasets
+    import torch
+    from PIL import Image
+
+    from vit_helpers import images
+
+    notebook = nbformat.read(ROOT / "notebooks" / "04_transfer_flowers102.ipynb", 4)
+    (source,) = (cell.source for cell in notebook.cells if cell.get("id") == "loaders")
+    scope = {"images": images}
+    exec(source.split("train_loader")[0], scope)
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    clear = {"image": [Image.new("RGBA", (2, 2))], "label": [0]}
+    part = datasets.Dataset.from_dict(clear, features=kinds)
+    seen = []
+    rows = scope["loader"](part, lambda picture: seen.append(picture) or torch.zeros(3))
+    assert len(list(rows)) == 1 and seen[0].getpixel((0, 0)) == (255, 255, 255)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from .. import images
 from ..errors import CourseError, whole_number
 from .colours import BLACK, RED, SKY
 
@@ -144,7 +145,7 @@ def image_grid(
 
 def thumbnail(picture, longest: int):
     """A smaller copy of a PIL picture, so that a figure with many of them stays small."""
-    small = picture.convert("RGB")
+    small = images.to_rgb(picture)
     small.thumbnail((longest, longest))
     return small
 
