@@ -17,7 +17,7 @@ def picture_to_patches(picture, seen, patches, grid: tuple[int, int]) -> Plot:
     sheet = np.ones((rows * step - 3, columns * step - 3, 3), dtype=np.float32)
     for i, patch in enumerate(patches):
         y, x = (i // columns) * step, (i % columns) * step
-        sheet[y : y + side, x : x + side] = patch.cpu().permute(1, 2, 0)
+        sheet[y : y + side, x : x + side] = patch.cpu().permute(1, 2, 0).numpy()
     plot, axes = new_plot(1, 3, size=(9, 3.1))
     about = f"the picture: {picture.width} x {picture.height} pixels"
     show(axes[0], thumbnail(picture, 480), about)
