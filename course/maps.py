@@ -14,7 +14,8 @@ def maps(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         output = model(pixel_values=pixel_values, output_attentions=True)
     attentions = getattr(output, "attentions", None) or ()
-    if len({attn.shape for attn in attentions}) != 1:
+    shapes = {getattr(attn, "shape", None) for attn in attentions}
+    if len(shapes) != 1 or None in shapes:
         raise CourseError(
             f"{type(model).__name__} has no attention of all tokens to all: load it with "
             "attn_implementation='eager'; a model of windows, such as Swin, has none."

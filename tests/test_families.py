@@ -113,7 +113,8 @@ def test_the_attention_of_every_family_can_be_seen_or_a_sentence_says_why_not(sa
     name, _, folder = saved
     model, processor = factories.load(folder, "eager")
     pixels = images.to_pixels(PICTURES, processor)
-    if name == "Swin":
+    # transformers 4 keeps no attention of these two towers.
+    if name == "Swin" or (name in ("CLIP", "SigLIP") and transformers.__version__ < "5"):
         with pytest.raises(CourseError, match="a model of windows, such as Swin, has none"):
             maps.maps(model, pixels)
         return
