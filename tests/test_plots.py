@@ -1,12 +1,16 @@
 """Every figure is a `Plot` that says in words what it shows, with the numbers of its data."""
 
 import inspect
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 from matplotlib.collections import Collection, QuadMesh
 from matplotlib.colors import same_color, to_rgb
 from matplotlib.image import AxesImage
@@ -16,6 +20,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from vit_helpers import plots
+from vit_helpers.plots import shared
 from vit_helpers.widgets import explorer
 
 PICTURE = Image.fromarray(np.tile(np.arange(120, dtype=np.uint8), (90, 1))).convert("RGB")
@@ -404,3 +409,45 @@ def test_figures_use_no_other_colours(name):
             if len(colour) and not same_color(colour, "none"):
                 red, green, blue = to_rgb(colour)
                 assert red == green == blue or (red, green, blue) in allowed, (artist, colour)
+
+
+@pytest.fixture
+def fresh_letters():
+    """What is known of fonts is forgotten before and after."""
+    known = (shared._families, shared._letters)
+    for function in known:
+        function.cache_clear()
+    yield
+    for function in known:
+        function.cache_clear()
+
+
+def test_names_of_east_asia_are_drawn_where_a_font_for_them_is_here(
+    fresh_letters, tmp_path, monkeypatch
+):
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 900), (900, 900), (900, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    square = pen.glyph()
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder([".notdef", "cat"])
+    font.setupCharacterMap({ord("猫"): "cat"})
+    font.setupGlyf({".notdef": square, "cat": square})
+    font.setupHorizontalMetrics({".notdef": (1000, 0), "cat": (1000, 0)})
+    font.setupHorizontalHeader(ascent=900, descent=-100)
+    font.setupNameTable({"familyName": "Noto Sans CJK SC", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "font.ttf")
+    fonts = font_manager.fontManager
+    monkeypatch.setattr(fonts, "ttflist", list(fonts.ttflist))
+    fonts.addfont(tmp_path / "font.ttf")
+
+    assert shared.drawable("猫 cat 犬") == "猫 cat □"
+    plot = plots.top_classes(PICTURE, [("猫", 0.6), ("cat", 0.4)])
+    assert "猫" in [label.get_text() for label in plot.axes[1].get_yticklabels()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # a glyph that is missing
+        assert plot.png()

@@ -65,32 +65,41 @@ def finish(plot: Plot, alt: str) -> Plot:
     """Give a plot its sentence in words and return it; its words are made fit to be drawn."""
     for text in plot.findobj(Text):
         text.set_text(drawable(text.get_text(), longest=80))
+        text.set_fontfamily(_families())
     for ax in plot.axes:
         for axis in (ax.xaxis, ax.yaxis):
             # Names that `set_yticks(rows, names)` gave are kept in a dictionary by position.
             keeps = getattr(getattr(axis.get_major_formatter(), "func", None), "args", ())
             if keeps and isinstance(keeps[0], dict):
                 keeps[0].update({at: drawable(name) for at, name in keeps[0].items()})
+            for label in axis.get_ticklabels():
+                label.set_fontfamily(_families())
     plot.alt = alt
     return plot
 
 
 @functools.cache
+def _families() -> list[str]:
+    """matplotlib's own font, then one with the letters of East Asia if one is here."""
+    here = font_manager.get_font_names()
+    wanted = ("Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", "Malgun Gothic")
+    return ["DejaVu Sans", *[name for name in wanted if name in here][:1]]
+
+
+@functools.cache
 def _letters() -> frozenset[int]:
-    """The characters that matplotlib's own font has a glyph for."""
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    return frozenset(font.get_charmap())
+    """The characters that there is a glyph for."""
+    fonts = (font_manager.get_font(font_manager.findfont(name)) for name in _families())
+    return frozenset().union(*(font.get_charmap() for font in fonts))
 
 
 def drawable(text, longest: int = 32) -> str:
-    """A text as matplotlib can draw it: no formula, and not too long.
-
-    Letters without a glyph, and those that run from right to left, become one box.
-    """
+    """A text as matplotlib can draw it: no formula, not too long, a box for unknown letters."""
     shown = []
     for letter in str(text):
         if letter == "\n":
             shown.append(letter)
+        # matplotlib would draw what runs from right to left in the wrong order
         elif ord(letter) in _letters() and unicodedata.bidirectional(letter) not in ("R", "AL"):
             shown.append(letter if letter.isprintable() else " ")
         elif unicodedata.category(letter)[0] not in "MC" and shown[-1:] != ["□"]:
