@@ -309,6 +309,7 @@ AB = ["a/1", "b/1"]
         ("zip/train/+ zip/test/+", {"train": AB, "test": AB}),  # one folder around all
         ("train_set/+ val-2/+ __MACOSX/train/+", {"train": AB, "validation": AB}),
         ("train/images/+", {"train": AB}),
+        ("train/\u00e9/1 test/e\u0301/1", {"train": ["\u00e9/1"], "test": ["\u00e9/1"]}),
         ("bus/1 car/1 train/1", {"train": ["bus/1", "car/1", "train/1"]}),  # a class
         ("train/+ test/+ backup/+", "'test', 'train' are named like splits, but 'backup'"),
         ("train/+ holdout/+", "'train' are named like splits, but 'holdout'"),

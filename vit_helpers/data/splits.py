@@ -1,6 +1,7 @@
 """Data sets: find the splits by their names, match labels by the names of classes, take a part."""
 
 import re
+import unicodedata
 from pathlib import Path
 
 import torch
@@ -210,7 +211,8 @@ def pictures_by_class(folder: Path) -> dict[str, dict[str, list[Path]]]:
     for child in splits:
         split = "train" if child == folder else _split_named(child.name).pop()
         for inside in _folders(_unwrapped(child)):
-            found.setdefault(split, {}).setdefault(inside.name, []).extend(_pictures(inside))
+            name = unicodedata.normalize("NFC", inside.name)  # a Mac writes é as two letters
+            found.setdefault(split, {}).setdefault(name, []).extend(_pictures(inside))
     return found
 
 

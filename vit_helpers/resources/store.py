@@ -136,10 +136,6 @@ def bring(names, settings: Settings, to: Path | None = None, tries: int = 1) -> 
 
     `to` is the folder to bring them to; by default the first that can be written, for what is in no
     folder yet. A server is asked so many `tries` before it counts as gone.
-
-    Raises:
-        ResourceError: If one could not be brought. What has arrived is kept.
-        CourseError: If the disk is too small, or no folder can be written.
     """
     folders = {} if to else {n: found for n in names if (found := find(n, settings))}
     missing = [table.get(n) for n in names if n not in folders]

@@ -50,9 +50,6 @@ def fit(
 
     Returns:
         A `History` with one row an epoch. The model has the weights of its best epoch.
-
-    Raises:
-        CourseError: If something cannot work, or the checkpoint belongs to another run.
     """
     from transformers import get_scheduler  # it takes seconds, and reads the environment
 
