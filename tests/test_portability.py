@@ -198,6 +198,7 @@ def test_pictures_go_to_a_worker_that_is_spawned_as_on_windows_and_macos(rt):
     processor = factories.processor()
     pickle.dumps(data.train_transform(processor))
     dataset = data.PictureSet(pictures, data.eval_transform(processor))
+    # A learner's own loader asks for one picture after the other, ours for a whole batch.
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=10, num_workers=1, multiprocessing_context="spawn"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 from torchvision.transforms import InterpolationMode, v2
 
 from .. import images, runtime
@@ -93,14 +94,6 @@ class PictureSet(torch.utils.data.Dataset):
             return self.transform.batch(pictures), self.labels[list(index)]
         return torch.stack([*map(self.transform, pictures)]), self.labels[list(index)]
 
-    def __getitems__(self, indices: list[int]):
-        """The batch that `loader` asks for, made at once."""
-        return self[indices]
-
-
-def _stacked(batch):
-    return batch if isinstance(batch, tuple) else torch.utils.data.default_collate(batch)
-
 
 class _Files(Sequence):
     """The pictures of a split as uint8 tensors, decoded at the moment they are asked for."""
@@ -163,12 +156,14 @@ def loader(pictures, batch_size: int, shuffle: bool = False):
         raise CourseError("This split has no pictures, so there is nothing to load.")
     # Decoded pictures in memory are served at once; elsewhere, workers decode ahead.
     workers = 0 if getattr(pictures, "in_memory", True) else min(4, os.cpu_count() or 1)
+    generator = torch.Generator().manual_seed(runtime.current().seed)
+    order = RandomSampler(pictures, generator=generator) if shuffle else SequentialSampler(pictures)
+    batch_size = whole_number("batch_size", batch_size, least=1)
     return torch.utils.data.DataLoader(
         pictures,
-        batch_size=whole_number("batch_size", batch_size, least=1),
-        shuffle=shuffle,
-        generator=torch.Generator().manual_seed(runtime.current().seed),
+        sampler=BatchSampler(order, batch_size, drop_last=False),
+        batch_size=None,  # the set is asked for a batch at once, and nothing is stacked twice
+        generator=generator,
         num_workers=workers,
         persistent_workers=workers > 0,
-        collate_fn=_stacked,
     )
