@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -403,8 +402,10 @@ def test(only: str = "all") -> int:
         env["VIT_SITE"] = "1"
     if only == "solved":
         env["VIT_RESULTS"] = str(SOLVED)
+    if only in ("all", "unit", "notebooks", "coverage"):  # two processes, a thread each
+        env = {"OMP_NUM_THREADS": "1"} | env
     if only == "all":
-        return _step("lint", env) or side_by_side("notebooks", "unit", env)
+        return _step("lint", env) or max(_step("unit", env), _step("notebooks", env))
     return _step(only, env)
 
 
@@ -413,12 +414,14 @@ def commands_of(step: str) -> list[list]:
     python: list = [sys.executable, "-m"]
     pytest = [*python, "pytest", "-q"]
     imports = Path(sys.executable).with_name("lint-imports")
+    two = ["-n", "2", "--dist"]
+    covered = ["-m", "not browser", "--cov=vit_helpers"]
     steps: dict[str, list[list]] = {
         "lint": [[*python, "ruff", "check", "."], [*python, "mypy"], [imports]],
-        "unit": [[*pytest, "-m", "not browser", "tests"]],
-        "notebooks": [notebook_tests(NOTEBOOKS)],
+        "unit": [[*pytest, *two, "worksteal", "-m", "not browser", "tests"]],
+        "notebooks": [[*notebook_tests(NOTEBOOKS), *two, "loadfile"]],
         "solved": [[*python, "course", "solve", "--run"], [*pytest, "tests/test_results.py"]],
-        "coverage": [[*pytest, "-m", "not browser", "--cov=vit_helpers", "tests"]],
+        "coverage": [[*pytest, *two, "worksteal", *covered, "tests"]],
         "browser": [[*pytest, "-s", "-m", "browser", "tests"]],
         "site": [[*pytest, "tests/test_site.py"]],
     }
@@ -432,18 +435,3 @@ def _step(name: str, env: dict[str, str]) -> int:
             print(f"FAILED: {name}", file=sys.stderr)
             return status
     return 0
-
-
-def side_by_side(behind: str, shown: str, env: dict[str, str]) -> int:
-    """Two steps at once, a thread each: less time than one after the other with all threads."""
-    env = env | {"OMP_NUM_THREADS": "1"}
-    (command,) = commands_of(behind)
-    with tempfile.TemporaryFile() as said:
-        other = subprocess.Popen(command, cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT)
-        status = _step(shown, env)
-        other_status = other.wait()
-        said.seek(0)
-        print(f"== {behind}\n{said.read().decode(errors='replace')}", flush=True)
-    if other_status:
-        print(f"FAILED: {behind}", file=sys.stderr)
-    return status or other_status

@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -110,14 +109,9 @@ def test_the_browser_tests_insist_on_a_browser_and_all_does_without(monkeypatch,
         commands.append(command)
         return subprocess.CompletedProcess(command, 0)
 
-    def popen(command, **kwargs):
-        commands.append(command)
-        return SimpleNamespace(wait=lambda: 0)
-
     monkeypatch.setattr(runner, "BROWSERS", ("no-such-browser",))
     monkeypatch.delenv("VIT_BROWSER", raising=False)
     monkeypatch.setattr(runner.subprocess, "run", run)
-    monkeypatch.setattr(runner.subprocess, "Popen", popen)
     assert __main__.main(["test", "browser"]) == 2
     assert "need a Chromium: install Debian's" in capsys.readouterr().err
     assert commands == []
@@ -125,15 +119,15 @@ def test_the_browser_tests_insist_on_a_browser_and_all_does_without(monkeypatch,
     assert len(commands) == 5 and not [c for c in commands if "browser" in map(str, c)]
 
 
-@pytest.mark.parametrize("which", ["shown", "behind", "none"])
-def test_of_two_steps_at_once_either_may_fail_and_both_are_shown(monkeypatch, capfd, which):
+@pytest.mark.parametrize("which", ["unit", "notebooks", "none"])
+def test_unit_tests_and_notebooks_may_fail_and_both_are_shown(monkeypatch, capfd, which):
     def commands(step):
         return [[sys.executable, "-c", f"print('this is {step}'); exit({int(step == which)})"]]
 
     monkeypatch.setattr(runner, "commands_of", commands)
-    assert runner.side_by_side("behind", "shown", dict(os.environ)) == int(which != "none")
+    assert runner.test() == int(which != "none")
     shown = capfd.readouterr()
-    assert "this is shown" in shown.out and "this is behind" in shown.out
+    assert all(f"this is {step}" in shown.out for step in ("lint", "unit", "notebooks"))
     assert shown.err == ("" if which == "none" else f"FAILED: {which}\n")
 
 
