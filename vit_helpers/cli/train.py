@@ -51,7 +51,7 @@ def run(options: Namespace) -> int:
         try:
             return _run(request, first)
         except KeyboardInterrupt:
-            goes_on = (request.to / "checkpoint" / "last.pt").is_file()
+            goes_on = (request.to / "checkpoint" / training.checkpoint.NAME).is_file()
             again = "goes on from its checkpoint" if goes_on else "starts from the beginning"
             print(f"\nStopped: the results are not complete. The same command {again}.", flush=True)
             return STOPPED

@@ -7,7 +7,7 @@ from matplotlib import colormaps
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, BLACK = "#56B4E9", "#D55E00", "#F0E442", "#000000"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK)
-OPACITY = 0.6  # of an attention map over its picture
+OPACITY = 0.6  # of an attention map over its picture in the explorer
 
 
 def colour_table(name: str) -> np.ndarray:
