@@ -131,7 +131,7 @@ class TestPages:
     def test_docstrings_are_read_as_markdown_in_google_style(self, site, pages):
         page = pages[site / "reference" / "runtime.html"]
         assert page.find("table").find("code").get_text() == "VIT_SOURCE"
-        fields = pages[site / "reference" / "training.html"].select("dl.field-list > dt")
+        fields = pages[site / "reference" / "images.html"].select("dl.field-list > dt")
         assert {"Parameters:", "Returns:", "Raises:"} <= {f.get_text() for f in fields}
         for page in pages.values():
             for tag in page.select("article p, article li, article dd > p"):

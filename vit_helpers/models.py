@@ -55,6 +55,7 @@ def load_with_new_head(class_names: list[str], path: str | Path | None = None):
     """A pre-trained body under a new, random head for other classes, on the device.
 
     `path` is a folder of `save_pretrained` or an id of the Hub; `None` is the course's own model.
+    Raises a `CourseError` if there is no such model, or a weight of its body is missing.
     """
     from transformers import AutoModelForImageClassification
 
@@ -306,7 +307,11 @@ def top_classes(logits: torch.Tensor, model: nn.Module, k: int = 5) -> list:
 
 
 def save(model: nn.Module, processor, folder: str | Path) -> Path:
-    """Write model (safetensors) and processor into a folder, each file whole or not at all."""
+    """Write model (safetensors) and processor into a folder, each file whole or not at all.
+
+    Raises a `CourseError` if a weight is no finite number, LoRA's matrices are not merged, or the
+    folder cannot be written.
+    """
     folder = Path(folder).expanduser()
     for name, weight in model.state_dict().items():
         if weight.is_floating_point() and not torch.isfinite(weight).all():

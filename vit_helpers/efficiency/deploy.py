@@ -155,7 +155,10 @@ print("peak", *[line.split()[1] for line in lines if line.startswith("VmHWM")], 
 
 
 def run_standalone(model: str | Path, picture: str | Path) -> StandaloneRun:
-    """Classify a picture with a file of `export_deployable` in a fresh process without torch."""
+    """Classify a picture with a file of `export_deployable` in a fresh process without torch.
+
+    Raises a `CourseError` if a package is not installed, or with the last line of what fails.
+    """
     folders = []
     for name in PACKAGES:
         if (spec := importlib.util.find_spec(name)) is None or spec.origin is None:

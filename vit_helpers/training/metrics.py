@@ -58,7 +58,8 @@ class Evaluation:
 def evaluate(model: nn.Module, loader, desc: str = "evaluate") -> Evaluation:
     """Let a model answer on every picture of a loader, without learning.
 
-    The loader yields `(pixel_values, labels)`, or dictionaries with these two names.
+    The loader yields `(pixel_values, labels)`, or dictionaries with these two names. Raises a
+    `CourseError` if it is empty, or the model cannot take such pictures or labels.
     """
     if len(loader) == 0:
         raise CourseError("There are no pictures to evaluate on: the loader is empty.")
