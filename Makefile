@@ -62,7 +62,7 @@ test-extras: .venv/installed
 	$(VENV)/python -m nox -s extras
 
 lab: .venv/installed
-	$(VENV)/python -m jupyterlab notebooks
+	$(VENV)/python -m jupyterlab notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 refresh: .venv/installed
 	$(VENV)/python -m course refresh

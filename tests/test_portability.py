@@ -2,8 +2,11 @@
 
 import ast
 import json
+import os
 import pickle
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import factories
@@ -206,3 +209,13 @@ def test_pictures_go_to_a_worker_that_is_spawned_as_on_windows_and_macos(rt):
     assert not more
     expected, expected_labels = next(iter(data.loader(dataset, 10)))
     assert torch.equal(pixels, expected) and torch.equal(labels, expected_labels)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not here")
+def test_make_lab_starts_for_root_too():
+    """As in a container: JupyterLab refuses root unless it is told."""
+    said = subprocess.run(
+        ["make", "-n", "lab"], cwd=Path(__file__).parent.parent, capture_output=True, text=True
+    ).stdout
+    assert "jupyterlab notebooks" in said
+    assert ("--allow-root" in said) == (getattr(os, "getuid", lambda: 1)() == 0)
