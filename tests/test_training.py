@@ -324,6 +324,20 @@ def test_other_pictures_are_another_run(rt, tmp_path):
     refuses(tmp_path, "other training pictures .labels: they differ", None, shifted, val)
 
 
+def test_other_rows_of_the_same_pictures_are_another_run(rt, tmp_path):
+    (train, _), val = loaders(27), loaders()[1]
+
+    def of(rows):
+        part = torch.utils.data.Subset(train.dataset, rows)
+        return torch.utils.data.DataLoader(part, batch_size=4)
+
+    labels = [int(label) for label in train.dataset.labels]
+    first = [labels.index(label) for label in range(3)]
+    last = [26 - labels[::-1].index(label) for label in range(3)]
+    fitted(tiny(), of(first), val, checkpoint_dir=tmp_path)
+    refuses(tmp_path, "other training pictures .rows: they differ", None, of(last), val)
+
+
 @pytest.mark.parametrize("keep", [0, 100, 5000])
 def test_broken_checkpoint(rt, tmp_path, keep):
     started(tmp_path)

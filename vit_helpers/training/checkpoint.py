@@ -96,7 +96,7 @@ def _differences(there: dict, here: dict, model: nn.Module):
         for name in {**there[part], **here[part]}:
             old, new = there[part].get(name), here[part].get(name)
             if old != new:
-                hidden = name in ("labels", "files", "transform")
+                hidden = name in ("labels", "rows", "files", "transform")
                 values = "they differ" if hidden else f"{old} there, {new} here"
                 yield f"{other} ({name}: {values})"
     if there["start"] not in (here["start"], started_from.get(model)):
@@ -149,8 +149,9 @@ def _describe_set(loader) -> dict:
     if dataset is None:
         return {}
     digest = hashlib.sha256(str(labels_of(dataset)).encode()).hexdigest()
-    about = {"number": len(dataset), "labels": digest}
+    about: dict = {"number": len(dataset), "labels": digest, "rows": []}
     while isinstance(dataset, torch.utils.data.Subset):
+        about["rows"].append([int(index) for index in dataset.indices])
         dataset = dataset.dataset
     transform = getattr(dataset, "transform", None)
     if hasattr(dataset, "column_names"):  # of the library datasets
