@@ -173,9 +173,11 @@ def test_where_nothing_may_be_written(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VIT_CACHE", str(tmp_path / "share" / "vit"))
     assert doctor.writing().state == "ok"
-    monkeypatch.setattr(
-        doctor.os, "access", lambda folder, mode: mode == os.F_OK and folder.exists()
-    )
+
+    def refused(dir):
+        raise PermissionError
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refused)
     line = doctor.writing()
     assert line.state == "note" and line.text == f"not in {tmp_path} and {tmp_path}"
     assert "VIT_CACHE" in line.fix

@@ -5,6 +5,7 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 import textwrap
 import urllib.request
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ MEMORY = 4 * GIB  # the largest notebook in the quick profile, and room for the 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")  # Linux: what a container may use
 STATISTICS = ("memory.stat", "memory/memory.stat")
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+GET_TORCH = "see https://pytorch.org/get-started"
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def device() -> Line:
             float(torch.ones(2, device="cuda").sum())
         except RuntimeError as error:
             text = f"{name} does not compute: {str(error).splitlines()[0]}"
-            fix = "install a build of torch for this card, see https://pytorch.org/get-started"
+            fix = f"install a build of torch for this card, {GET_TORCH}"
             return Line("fail", "GPU", text, fix)
         free, total = torch.cuda.mem_get_info()
         bf16 = "bf16" if precision == torch.bfloat16 else "no bf16 in hardware, so fp16"
@@ -133,7 +135,7 @@ def device() -> Line:
     fix = "nothing for VIT_PROFILE=quick; VIT_PROFILE=full wants a GPU (on Colab: Runtime, T4)"
     if shutil.which("nvidia-smi"):
         text = f"torch {torch.__version__} cannot use the NVIDIA card"
-        fix = "install the CUDA build of torch, see https://pytorch.org/get-started"
+        fix = f"install the CUDA build of torch, {GET_TORCH}"
         if torch.version.cuda:
             fix = f"update the driver: this torch is built for CUDA {torch.version.cuda}"
     elif sys.platform == "darwin" and platform.machine() == "arm64":
@@ -210,8 +212,12 @@ def widgets() -> Line:
 
 def writing() -> Line:
     """May this user write downloads and results?"""
-    folders = (_that_is_there(runtime.settings().folders[0]), Path.cwd())
-    closed = [str(folder) for folder in folders if not os.access(folder, os.W_OK)]
+    closed = []
+    for folder in (_that_is_there(runtime.settings().folders[0]), Path.cwd()):
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError:
+            closed.append(str(folder))
     text = f"not in {' and '.join(closed)}" if closed else "downloads and results can be written"
     return check(not closed, "writing", text, "set VIT_CACHE to, and start in, a folder of yours")
 
