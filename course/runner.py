@@ -415,13 +415,13 @@ def commands_of(step: str) -> list[list]:
     pytest = [*python, "pytest", "-q"]
     imports = Path(sys.executable).with_name("lint-imports")
     two = ["-n", "2", "--dist"]
-    covered = ["-m", "not browser", "--cov=vit_helpers"]
+    unit = [*pytest, *two, "worksteal", "-m", "not browser", "tests"]
     steps: dict[str, list[list]] = {
         "lint": [[*python, "ruff", "check", "."], [*python, "mypy"], [imports]],
-        "unit": [[*pytest, *two, "worksteal", "-m", "not browser", "tests"]],
+        "unit": [unit],
         "notebooks": [[*notebook_tests(NOTEBOOKS), *two, "loadfile"]],
         "solved": [[*python, "course", "solve", "--run"], [*pytest, "tests/test_results.py"]],
-        "coverage": [[*pytest, *two, "worksteal", *covered, "tests"]],
+        "coverage": [[*unit, "--cov=vit_helpers"]],
         "browser": [[*pytest, "-s", "-m", "browser", "tests"]],
         "site": [[*pytest, "tests/test_site.py"]],
     }

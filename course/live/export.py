@@ -3,10 +3,9 @@
 A graph for each block, and not one for all, because the page keeps what comes before the block
 that a visitor changes: switching off a head of the last block runs the last block alone.
 
-The weights are rounded to 16 bits, so that they pack well, and stored as 32: casting them in the
-graph took half of the time of a picture, because the runtime in the browser does it each time.
-They travel beside the graphs with 16 bits, and the page widens them: unpacking a compressed file
-took ten times as long.
+The weights travel beside the graphs in 16 bits, and the page widens them to 32 once: a cast in the
+graph took half of the time of a picture, because the runtime in the browser does it each time, and
+unpacking compressed files of 32 bits took a good part of the time to the first answer.
 Computing in 8 bits was measured and is not good enough for a page that shows every map: with ONNX
 Runtime's dynamic quantisation (a scale for each column of each matrix) single weights of attention
 were off by up to 0.38.
@@ -171,7 +170,7 @@ def packed(files: dict[str, onnx.ModelProto], half: bool) -> dict[str, bytes]:
 
     The graphs name the places of 32-bit values, which is what the page makes of them.
     """
-    packed, weights, place = {}, [], 0
+    written, weights, place = {}, [], 0
     for name, graph in files.items():
         graph = onnx.ModelProto.FromString(graph.SerializeToString())
         for tensor in graph.graph.initializer:
@@ -182,8 +181,8 @@ def packed(files: dict[str, onnx.ModelProto], half: bool) -> dict[str, bytes]:
             set_external_data(tensor, "weights.bin", place, value.nbytes)
             tensor.ClearField("raw_data")
             place += value.nbytes
-        packed[name] = graph.SerializeToString()
-    return packed | {"weights.bin": b"".join(weights)}
+        written[name] = graph.SerializeToString()
+    return written | {"weights.bin": b"".join(weights)}
 
 
 class Runner:

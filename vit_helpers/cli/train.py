@@ -115,12 +115,11 @@ def load_splits(request: Namespace) -> dict:
 
 def picture_sets(request: Namespace, processor, splits) -> dict[str, data.PictureSet]:
     """Training, validation and test pictures by the name of their split."""
-    seed = runtime.current().seed
     still = data.eval_transform(processor)
     moving = data.train_transform(processor) if request.augment else still
     sets = {}
     for name in ("train", "validation", "test"):
-        part = data.balanced_subset(splits[name], None, seed=seed)  # VIT_PICTURES limits it
+        part = data.balanced_subset(splits[name], None, runtime.current().seed)  # or VIT_PICTURES
         sets[name] = data.PictureSet(part, moving if name == "train" else still)
     return sets
 

@@ -77,9 +77,11 @@ def explore(picture, attn, grid: tuple[int, int], extra: dict | None = None) -> 
         extras.append({"name": name, "queries": len(rows[name]), "relative": relative})
     packed = np.concatenate([attn.reshape(-1, tokens), *rows.values()])
     weights, largest, specials = as_bytes(packed, special)
+    jpeg = io.BytesIO()
+    plots.thumbnail(picture, LONGEST_SIDE).save(jpeg, "JPEG", quality=85)
     return AttentionExplorer(
         _poster(picture, attn[-1].mean(axis=0), grid, f"layer {layers - 1}, mean of heads", rows),
-        picture=_data_url(picture),
+        picture=f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}",
         weights=weights,
         largest=largest,
         specials=specials,
@@ -161,12 +163,6 @@ def _numbers(name: str, values) -> np.ndarray:
     if not np.isfinite(values).all() or (values < 0).any():
         raise CourseError(f"{name} has weights below zero or that are no numbers: show others.")
     return values
-
-
-def _data_url(picture) -> str:
-    buffer = io.BytesIO()
-    plots.thumbnail(picture, LONGEST_SIDE).save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _poster(picture, attn, grid, name: str, extra: dict) -> plots.Plot:
