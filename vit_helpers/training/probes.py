@@ -30,22 +30,23 @@ def cache_features(model: nn.Module, loader):
     finally:
         for hook in hooks:
             hook.remove()
-    features = [torch.cat(part) for part in seen.values()]
-    return torch.cat(features, dim=1).numpy(), labels.numpy()
+    return torch.cat([torch.cat(part) for part in seen.values()], dim=1).numpy(), labels.numpy()
 
 
 def linear_probe(features, labels):
-    """Fit a logistic regression on features (N, width) and labels (N,): what does a model know?
+    """What does a model know? Fit a logistic regression on features (N, width) and labels (N,).
 
     Each column is standardised first. The result is a scikit-learn classifier.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    with warnings.catch_warnings():
-        # With one picture a class, scikit-learn asks whether the labels are measurements.
+    # The threads of NumPy's BLAS and those of torch would wait for each other: one is faster.
+    with warnings.catch_warnings(), threadpool_limits(1, "blas"):
+        # With one picture a class, it asks whether the labels are measurements.
         warnings.filterwarnings("ignore", message="The number of unique classes")
         return probe.fit(features, labels)
 
@@ -84,8 +85,6 @@ def few_per_class(labels, count: int, seed: int = 0) -> np.ndarray:
     count, seed = whole_number("count", count, 1), whole_number("seed", seed, 0, 2**32 - 1)
     labels = pd.Series(np.asarray(labels))
     sizes = labels.value_counts()
-    if (sizes < count).any():
-        raise CourseError(
-            f"Class {sizes.idxmin()} has {sizes.min()} pictures, not {count}: ask for fewer."
-        )
+    if (least := sizes.min()) < count:
+        raise CourseError(f"Class {sizes.idxmin()} has {least} pictures, not {count}: take fewer.")
     return np.sort(labels.groupby(labels).sample(count, random_state=seed).index)
