@@ -82,6 +82,8 @@ def onnx_engine(path: str | Path, provider: str = "CPUExecutionProvider") -> Eng
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+    if provider not in session.get_providers():  # it would compute on the CPU without a word
+        raise CourseError(f"ONNX Runtime cannot load what {provider} needs, such as cuDNN.")
 
     def predict(pictures):
         (logits,) = session.run(["logits"], {"pixel_values": pictures.cpu().numpy()})

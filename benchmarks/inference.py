@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from datasets import load_dataset
 from transformers import AutoModelForImageClassification
@@ -14,7 +16,7 @@ from vit_helpers.errors import CourseError
 from vit_helpers.resources.files import written_whole
 
 from . import variants
-from .machine import machine, save_results
+from .machine import machine, poor_machine, save_results
 from .widening import widen
 
 COLUMNS = (
@@ -38,6 +40,7 @@ class Request:
         pictures: How many pictures; `None` for 200 in the profile quick and 1,000 in full.
         rounds: In how many turns.
         folder: Where tables, JSON and pictures go.
+        command: How this was asked for.
     """
 
     model: str | None = None
@@ -47,10 +50,14 @@ class Request:
     pictures: int | None = None
     rounds: int = 20
     folder: Path = Path("build/bench")
+    command: str = ""
 
 
 def run(request: Request) -> int:
-    """Measure, print a table for each batch size, and write `batch-N.csv`, `.json` and `.png`.
+    """Measure, print a table for each batch size, and write `inference.json`.
+
+    Beside it lie `batch-N.csv` and `batch-N.png`. A variant that is missing, fails, or answers
+    otherwise than the first row in more than one case of ten is a row with its reason.
 
     Returns:
         0, or 1 if a variant that should work here failed.
@@ -79,15 +86,20 @@ def run(request: Request) -> int:
             raise CourseError(f"The batch {batch} must be from 1 to the {len(own)} pictures.")
     pictures = images.to_pixels(own, processor)
     request.folder.mkdir(parents=True, exist_ok=True)
-    calibration = _calibration(processor, rt.seed)
-    with contextlib.closing(variants.ExportContext(model, calibration)) as context:
+    calibration = calibration_pictures(processor, rt.seed)
+    tables, failed = [], False
+    context = variants.ExportContext(model, calibration, processor=processor)
+    with contextlib.closing(context):
         rates = _rates(rt.device)
         print(f"\n{machine()['processor']}, {torch.get_num_threads()} threads")
+        print("".join(f"{note}\n" for note in poor_machine()), end="")
         for device, own_rates in rates.items():
             table = efficiency.rate_table(own_rates, context.operations())
             print(f"{device}\n{efficiency.for_reading(table).to_string()}")
-        attempts = variants.build(context, chosen)
+        built = variants.build(context, chosen)
         for batch in request.batches:
+            attempts = variants.without_failing(built, pictures[:batch])
+            failed |= any(attempt.status == "failed" for attempt in attempts)
             frame = efficiency.compare(
                 {a.name: a.engine for a in attempts if a.engine is not None},
                 pictures,
@@ -97,12 +109,30 @@ def run(request: Request) -> int:
                 batch=batch,
                 rates=rates,
             )
-            _show(frame, batch, len(pictures))
-            about = {"model": request.model or "classifier", "widen": request.widen}
-            about |= {"batch": batch, "rates": rates}
-            _write(frame, request.folder / f"batch-{batch}", about)
+            tables.append(_judged(frame).assign(batch=batch))
+            _show(tables[-1], batch, len(pictures))
+            _write(tables[-1], request.folder / f"batch-{batch}")
+    save_results(
+        pd.concat(tables),
+        request.folder / "inference.json",
+        kind="inference",
+        model=request.model and Path(request.model).name,
+        widen=request.widen,
+        pictures=len(pictures),
+        rates=rates,
+        commands=[request.command],
+    )
     print(f"\nwritten to {request.folder}")
-    return int(any(a.status == "failed" for a in attempts))
+    return int(failed)
+
+
+def _judged(frame: pd.DataFrame) -> pd.DataFrame:
+    """With the columns `best`, the fastest that may be recommended, and `reason` against a row."""
+    wrong = frame["verdict"] == "unusable"
+    said = [f"wrong: {share:.1%} of its answers agree" for share in frame.loc[wrong, "agreement"]]
+    reason = frame["not here"].mask(wrong, pd.Series(said, frame.index[wrong], dtype=object))
+    good = frame.loc[efficiency.recommend(frame), "speed-up"]
+    return frame.assign(best=frame.index == good.idxmax(), reason=reason)
 
 
 def _rates(device: torch.device) -> dict[str, dict[str, float]]:
@@ -111,24 +141,28 @@ def _rates(device: torch.device) -> dict[str, dict[str, float]]:
     return rates if device.type == "cpu" else rates | {"GPU": efficiency.matrix_rates(device)}
 
 
-def _calibration(processor, seed: int) -> torch.Tensor:
+def calibration_pictures(processor, seed: int) -> torch.Tensor:
     """Pictures for static quantisation: from a training split, never among those judged on."""
     train = load_dataset(runtime.current().locate("cifar10"))["train"]
     some = train.select(data.random_indices(len(train), CALIBRATION_PICTURES, seed))
     return images.to_pixels(list(some[data.image_column(some)]), processor)
 
 
-def _show(frame, batch: int, count: int) -> None:
-    shown = efficiency.for_reading(frame[frame["not here"] == ""], COLUMNS)
-    print(f"\nbatch {batch}, {count} pictures\n{shown.to_string()}")
-    for name, reason in frame.loc[frame["not here"] != "", "not here"].items():
+def _show(frame: pd.DataFrame, batch: int, count: int) -> None:
+    ran = frame[frame["not here"] == ""]
+    print(f"\nbatch {batch}, {count} pictures")
+    print(efficiency.for_reading(ran, COLUMNS).to_string())
+    for name, reason in frame.loc[frame["reason"] != "", "reason"].items():
         print(f"{name}: {reason}")
     print(f"recommended: {' or '.join(efficiency.recommend(frame))}")
+    ((name, best),) = frame[frame["best"]].iterrows()
+    share = best["of possible"]
+    if np.isfinite(share):
+        print(f"{name} reaches {share:.0%} of the measured rates of {best['computes in']}")
 
 
-def _write(frame, stem: Path, about: dict) -> None:
+def _write(frame: pd.DataFrame, stem: Path) -> None:
     with written_whole(stem.with_suffix(".csv")) as part:
         frame.to_csv(part)
-    save_results(frame, stem.with_suffix(".json"), **about)
     with written_whole(stem.with_suffix(".png")) as part:
         part.write_bytes(plots.speed_agreement(frame).png())

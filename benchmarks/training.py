@@ -1,30 +1,33 @@
 """`python -m benchmarks training`: what `training.fit` saves, against two other loops.
 
 All loops train the same network on the same pictures, in one process and in turns, so that a slow
-minute of the machine hits them all. What is timed is the whole loop, with its pictures.
+minute of the machine hits them all. What is timed is the whole loop, with its pictures. The first
+turn, in which libraries are imported and a compiler compiles, has a column of its own.
 """
 
 import contextlib
 import copy
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+import pandas as pd
 import torch
 from datasets import load_dataset
 from torch.nn.functional import cross_entropy
 
 from vit_helpers import data, efficiency, images, models, runtime, training
-from vit_helpers.errors import one_of
+from vit_helpers.errors import CourseError, one_of
 
-from .machine import machine
+from .machine import compiler_missing, free_gb, machine, save_results
 from .widening import widen
 
 OLD = "old tutorial"
 CACHED_EPOCHS = 5  # cached features are computed once and serve so many epochs
+HEAD_BATCH = 32  # of `training.train_head`
 FROZEN_SHARE = 2 / 3  # of the blocks: 8 of 12
 GRADIENTS = 2  # a backward pass costs about two forward passes
 
@@ -39,7 +42,8 @@ class Request:
         batch: Pictures in a batch.
         rounds: In how many turns.
         loops: Names of `LOOPS`; all if empty.
-        folder: Where `train.csv` and `train.json` go.
+        folder: Where `training.csv` and `training.json` go.
+        command: How this was asked for.
     """
 
     widen: int = 1
@@ -48,6 +52,7 @@ class Request:
     rounds: int = 3
     loops: Sequence[str] = ()
     folder: Path = Path("build/bench")
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,13 @@ class Track:
         self.train_set = data.PictureSet(self.train, moving)
         self.still_set = data.PictureSet(self.train, still)
         self.val_set = data.PictureSet(self.val, still)
+
+    @cached_property
+    def compiled(self):
+        """One network for all turns of the compiled loop: a fresh copy would compile again."""
+        network = self.network()
+        network.compile()
+        return network
 
     def network(self, first_blocks: int = 0):
         """A fresh copy of the network, its first blocks frozen."""
@@ -211,6 +223,27 @@ def fit_frozen(track: Track) -> Lap:
     return replace(lap, passes=1 + GRADIENTS * (1 - FROZEN_SHARE))
 
 
+def fit_compiled(track: Track) -> Lap:
+    """`training.fit` with a network that `torch.compile` has compiled."""
+    track.compiled.load_state_dict(track.model.state_dict())
+    return _fit(track, track.compiled)
+
+
+def cached_head(track: Track) -> Lap:
+    """Features computed once, then five epochs of a new head on them, with AdamW."""
+    model, count = track.network(), len(track.train)
+    train, val = (data.loader(s, track.request.batch) for s in (track.still_set, track.val_set))
+    began = time.perf_counter()
+    features, labels = training.cache_features(model, train)
+    steps = max(1, CACHED_EPOCHS * count // HEAD_BATCH)
+    head = training.train_head(features, labels, lr=1e-3, steps=steps)
+    learning = time.perf_counter() - began
+    judged, _ = training.cache_features(model, val)
+    head(torch.from_numpy(judged)).argmax(1)
+    whole = time.perf_counter() - began
+    return Lap(CACHED_EPOCHS * count, CACHED_EPOCHS, learning, whole, passes=1 / CACHED_EPOCHS)
+
+
 def probe(track: Track) -> Lap:
     """A linear probe: one forward pass, then a logistic regression. Counts as five epochs."""
     model = track.network()
@@ -223,11 +256,14 @@ def probe(track: Track) -> Lap:
     return Lap(pictures, CACHED_EPOCHS, learning, whole, passes=1 / CACHED_EPOCHS)
 
 
+COMPILED = "fit, compiled"
 LOOPS: dict[str, Callable[[Track], Lap]] = {
     OLD: old_tutorial,
     "HF Trainer": hf_trainer,
     "fit": fit,
+    COMPILED: fit_compiled,
     "fit, 8 of 12 frozen": fit_frozen,
+    "cached features, a head": cached_head,
     "linear probe": probe,
 }
 
@@ -235,37 +271,65 @@ LOOPS: dict[str, Callable[[Track], Lap]] = {
 def run(request: Request) -> int:
     """Measure, print a table, and write it as CSV and JSON. Returns 0.
 
+    A loop that cannot run here is left out, and a sentence says why.
+
     Raises:
-        CourseError: If there is no loop of that name.
+        CourseError: If there is no loop of that name, or the memory is too small for the network.
     """
     names = [one_of("The loop", name, tuple(LOOPS)) for name in request.loops or LOOPS]
-    names = list(dict.fromkeys([OLD, *names]))
     track = Track(request)
+    _check_memory(track)
+    left_out = {name: reason for name in names if (reason := _missing(name, track.rt.device))}
+    names = [name for name in dict.fromkeys([OLD, *names]) if name not in left_out]
     laps: dict[str, list[Lap]] = {name: [] for name in names}
+    first = {}
     order = list(names)
-    for turn in range(request.rounds + 1):
+    for turn in runtime.bar(range(request.rounds + 1), "turns"):
         for name in order:
             lap = LOOPS[name](track)
-            if turn:  # the first turn warms up
+            if turn:
                 laps[name].append(lap)
+            else:
+                first[name] = lap.whole
         order = order[1:] + order[:1]
-    table = summary(laps, track)
+    table = summary(laps, track).assign(**{"first turn s": pd.Series(first)})
+    best = table["times"].idxmax()
     print(f"\n{machine()['processor']}, {torch.get_num_threads()} threads")
     print(f"{request.pictures} pictures in batches of {request.batch}, {request.rounds} rounds")
     print(table.round(3).to_string())
+    print(f"fastest: {best}, {table.loc[best, 'of possible']:.0%} of what the products allow")
+    for name, reason in left_out.items():
+        print(f"{name}: left out, {reason}")
     request.folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(request.folder / "train.csv")
-    about = {
-        "widen": request.widen,
-        "pictures": request.pictures,
-        "batch": request.batch,
-        "machine": machine(),
-        "rows": table.to_dict(orient="index"),
-    }
-    text = json.dumps(about, indent=1) + "\n"
-    (request.folder / "train.json").write_text(text, encoding="utf-8")
+    table.to_csv(request.folder / "training.csv")
+    about = {name: getattr(request, name) for name in ("widen", "pictures", "batch", "rounds")}
+    about |= {"commands": [request.command], "left out": left_out}
+    save_results(table, request.folder / "training.json", kind="training", **about)
     print(f"written to {request.folder}")
     return 0
+
+
+def _missing(name: str, device: torch.device) -> str:
+    """Why a loop cannot run here, or an empty text."""
+    return compiler_missing(device) if name == COMPILED else ""
+
+
+def _check_memory(track: Track) -> None:
+    """Refuse a network that would fill the memory: swapping, nothing would be measured."""
+    if track.rt.device.type != "cpu":
+        return
+    weights = sum(p.numel() for p in track.model.parameters())
+    config = models.vision_config(track.model)
+    tokens = (config.image_size // config.patch_size) ** 2 + 1
+    # Of a block autograd keeps about 14 values a feature, and the scores and weights of attention.
+    kept = tokens * (14 * config.hidden_size + 3 * config.num_attention_heads * tokens)
+    values = 8 * weights + track.request.batch * config.num_hidden_layers * kept
+    wanted, free = 4 * values / 1e9, free_gb()  # 8: two networks, gradients, AdamW's two, spare
+    if wanted > free:
+        raise CourseError(
+            f"The largest loop wants about {wanted:.1f} GB of memory and {free:.1f} GB are free: "
+            "take a smaller --widen or --batch, or close other programs."
+        )
 
 
 def summary(laps: dict[str, list[Lap]], track: Track):
@@ -279,7 +343,6 @@ def summary(laps: dict[str, list[Lap]], track: Track):
         `at most`: what `times` would be at that rate.
     """
     import numpy as np
-    import pandas as pd
 
     model = copy.deepcopy(track.model).eval().cpu()
     pixels = track.val_set[0][0][None]

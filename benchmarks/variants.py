@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torchvision.transforms.v2 import functional
 
-from vit_helpers import models, runtime
+from vit_helpers import images, models, runtime
 from vit_helpers.efficiency import (
     BASELINE,
     MERGED_FROM,
@@ -30,6 +31,7 @@ from vit_helpers.errors import CourseError, one_of
 from vit_helpers.resources.files import written_whole
 
 from .export import LogitsOnly, export_onnx, onnx_engine, with_attention
+from .machine import compiler_missing, memory_missing
 
 
 @dataclass
@@ -41,6 +43,7 @@ class ExportContext:
         calibration: Normalised pictures (N, 3, H, W) that static quantisation looks at. They
             must not be among the pictures that the result is judged on.
         merged_per_layer: How many tokens a merging variant saves in each of its later blocks.
+        processor: Of the model; only a variant that starts from pictures needs it.
 
     Raises:
         CourseError: If the model is no ViT in float32, or there are no calibration pictures.
@@ -49,6 +52,7 @@ class ExportContext:
     model: nn.Module
     calibration: torch.Tensor
     merged_per_layer: int = MERGED_PER_LAYER
+    processor: object = None
     _folder: tempfile.TemporaryDirectory = field(init=False, repr=False)
     _operations: dict[bool, dict[str, float]] = field(init=False, repr=False, default_factory=dict)
 
@@ -134,6 +138,44 @@ def _build_eager(context: ExportContext) -> Engine:
 
 def _build_sdpa(context: ExportContext) -> Engine:
     return torch_engine(LogitsOnly(context.sdpa), context.device)
+
+
+def _build_pipeline(context: ExportContext) -> Engine:
+    """What most people type first. It starts from pictures, here ones of the model's size.
+
+    The pictures are made of the pixels again, which takes about a millisecond for eight.
+    """
+    from transformers import pipeline
+
+    if context.processor is None:
+        raise CourseError("it starts from pictures, so it needs the model's processor")
+    twin = with_attention(context.model, "sdpa")
+    classes = twin.config.num_labels
+    twin.config.id2label = {k: str(k) for k in range(classes)}  # two classes may share a name
+    processor = copy.deepcopy(context.processor)
+    for step in ("do_resize", "do_center_crop", "do_pad"):
+        if getattr(processor, step, None):
+            setattr(processor, step, False)
+    run = pipeline(
+        "image-classification", model=twin, image_processor=processor, device=context.device
+    )
+
+    def predict(pictures):
+        shown = (255 * images.unnormalise(pictures, processor)).round().byte()
+        answers = run(
+            [functional.to_pil_image(picture) for picture in shown],
+            batch_size=len(shown),
+            top_k=classes,
+            function_to_apply="none",
+        )
+        logits = torch.empty(len(shown), classes)
+        for row, answer in zip(logits, answers, strict=True):
+            for said in answer:
+                row[int(said["label"])] = said["score"]
+        return logits
+
+    weights = sum(t.nbytes for t in twin.state_dict().values()) / 1e6
+    return Engine(predict, weights, device="CPU" if context.device.type == "cpu" else "GPU")
 
 
 def _build_half(dtype: torch.dtype, context: ExportContext) -> Engine:
@@ -257,9 +299,11 @@ def _prepared(context: ExportContext, merged: bool = False) -> Path:
 
 
 def _build_openvino(precision: str, merged: bool, context: ExportContext) -> Engine:
-    network = context.network(merged)
+    network, example = context.network(merged), context.example
+    if context.device.type != "cpu":  # it reads weights where NumPy can
+        network, example = copy.deepcopy(network).cpu(), example.cpu()
     return openvino_engine(
-        network, context.example, precision, context.calibration, fixed_to_one=not merged
+        network, example, precision, context.calibration, fixed_to_one=not merged
     )
 
 
@@ -289,7 +333,7 @@ def needs_cuda(device: torch.device) -> str:
 
 def needs_compiler(device: torch.device) -> str:
     """`torch.compile` writes C++ and calls a compiler; on a GPU it writes Triton."""
-    return runtime.missing_compiler(device)
+    return compiler_missing(device)
 
 
 def needs_compiler_and_bf16(device: torch.device) -> str:
@@ -318,7 +362,8 @@ def needs_torchao(device: torch.device) -> str:
 
 def needs_onnxruntime(device: torch.device) -> str:
     """Three packages: the format, the exporter and the runtime."""
-    return _missing(("onnx", "onnxscript", "onnxruntime"))
+    lacking = _missing(("onnx", "onnxscript", "onnxruntime"))
+    return lacking or memory_missing("the exporter", 0.8)
 
 
 def needs_onnxruntime_cuda(device: torch.device) -> str:
@@ -336,7 +381,7 @@ def needs_onnxruntime_cuda(device: torch.device) -> str:
 
 def needs_openvino(device: torch.device) -> str:
     """OpenVINO, and nncf for its int8."""
-    return _missing(("openvino", "nncf"), "openvino")
+    return _missing(("openvino", "nncf"), "openvino") or memory_missing("OpenVINO with nncf", 1.5)
 
 
 def needs_openvino_and_bf16(device: torch.device) -> str:
@@ -367,6 +412,8 @@ class Variant:
         needs: From a device to the reason why it cannot run here, or an empty string.
         arithmetic: The number format of its layers: `fp32`, `bf16`, `fp16` or `int8`.
         merged: Whether it merges tokens, and so computes less.
+        rest: Of an int8 variant, the format of what has no int8: attention's products and the
+            patches. `bf16` counts where the CPU has it, else they are computed in fp32.
     """
 
     name: str
@@ -374,6 +421,14 @@ class Variant:
     needs: Callable[[torch.device], str] = needs_nothing
     arithmetic: str = "fp32"
     merged: bool = False
+    rest: str = "fp32"
+
+    def runs(self, operations: dict[str, float]) -> dict[str, float]:
+        """The operations of one picture by the format that this variant computes them in."""
+        found = runs_in(self.arithmetic, operations)
+        if self.rest == "bf16" and runtime.cpu_has_bf16() and "fp32" in found:
+            found["bf16"] = found.pop("fp32")
+        return found
 
 
 _fp32, _bf16 = torch.float32, torch.bfloat16
@@ -384,6 +439,7 @@ _ov, _ov_merged = partial(_build_openvino, "int8", False), partial(_build_openvi
 VARIANTS = (
     Variant(BASELINE, _build_eager),
     Variant("PyTorch SDPA", _build_sdpa),
+    Variant("HF pipeline", _build_pipeline),
     Variant("PyTorch bf16", partial(_build_half, _bf16), needs_bf16, "bf16"),
     Variant("PyTorch fp16", partial(_build_half, torch.float16), needs_cuda, "fp16"),
     Variant("torch.jit.trace", partial(_build_trace, False)),
@@ -420,8 +476,8 @@ VARIANTS = (
     Variant(
         "OpenVINO bf16", partial(_build_openvino, "bf16", False), needs_openvino_and_bf16, "bf16"
     ),
-    Variant("OpenVINO int8", _ov, needs_openvino, "int8"),
-    Variant("OpenVINO int8, merged", _ov_merged, needs_openvino, "int8", merged=True),
+    Variant("OpenVINO int8", _ov, needs_openvino, "int8", rest="bf16"),
+    Variant("OpenVINO int8, merged", _ov_merged, needs_openvino, "int8", merged=True, rest="bf16"),
 )
 
 
@@ -466,6 +522,20 @@ def build(context: ExportContext, variants: Sequence[Variant] = VARIANTS) -> lis
     return [_attempt(context, v) for v in runtime.bar(variants, "build", total=len(variants))]
 
 
+def without_failing(attempts: Sequence[Attempt], pictures: torch.Tensor) -> list[Attempt]:
+    """The attempts, with those that fail on these pictures (B, 3, H, W) marked as failed."""
+    tried = []
+    for attempt in attempts:
+        try:
+            if attempt.engine is not None:
+                attempt.engine(pictures)
+        except Exception as error:  # any library may raise anything; the row says what it was
+            reason = f"at batch {len(pictures)}: {_one_line(error)}"
+            attempt = replace(attempt, status="failed", reason=reason, engine=None)
+        tried.append(attempt)
+    return tried
+
+
 def missing(attempts: Sequence[Attempt]) -> dict[str, str]:
     """By name why a variant did not run, for `efficiency.compare`."""
     return {a.name: f"{a.status}: {a.reason}" for a in attempts if a.engine is None}
@@ -486,7 +556,7 @@ def _attempt(context: ExportContext, variant: Variant) -> Attempt:
         return Attempt(variant, "failed", _one_line(error))
     if not torch.isfinite(logits).all():
         return Attempt(variant, "failed", "its logits are not finite numbers")
-    engine = replace(built, operations=runs_in(variant.arithmetic, operations))
+    engine = replace(built, operations=variant.runs(operations))
     return Attempt(variant, "ran", "", engine, time.perf_counter() - start)
 
 

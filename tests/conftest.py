@@ -24,6 +24,48 @@ def rt():
     return runtime.start("classifier", "cifar10", "flowers102", "photo")
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """A network of a moment in place of the course's, for pictures of the same size."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    from vit_helpers import models
+
+    def load(class_names, *arguments, **more):
+        config = ViTConfig(
+            hidden_size=24,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            intermediate_size=32,
+            num_labels=len(class_names),
+            id2label=dict(enumerate(class_names)),
+        )
+        return ViTForImageClassification(config)
+
+    monkeypatch.setattr(models, "load_with_new_head", load)
+
+
+@pytest.fixture(scope="session")
+def vit_folder(tmp_path_factory):
+    """A small ViT on disk, of classes that the course does not know."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorFast
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        image_size=32,
+        patch_size=8,
+    )
+    path = tmp_path_factory.mktemp("vit")
+    ViTForImageClassification(config).save_pretrained(path)
+    ViTImageProcessorFast(size={"height": 32, "width": 32}).save_pretrained(path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """A headless browser for a whole file of tests."""

@@ -3,45 +3,47 @@
 import json
 
 import pytest
-from transformers import ViTConfig, ViTForImageClassification
 
 from benchmarks import __main__
 from benchmarks import training as bench_training
 from benchmarks.training import Lap
-from vit_helpers import models
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """A network of a moment in place of the course's."""
-
-    def load(class_names, *arguments, **more):
-        config = ViTConfig(
-            hidden_size=24,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            intermediate_size=32,
-            num_labels=len(class_names),
-            id2label=dict(enumerate(class_names)),
-        )
-        return ViTForImageClassification(config)
-
-    monkeypatch.setattr(models, "load_with_new_head", load)
+from vit_helpers.errors import CourseError
 
 
 def test_every_loop_but_the_compiled_one_ends_in_a_table(rt, small, tmp_path, capsys):
-    loops = list(bench_training.LOOPS)
+    loops = [name for name in bench_training.LOOPS if name != bench_training.COMPILED]
     options = ["--pictures", "10", "--batch", "5", "--rounds", "1", "--to", str(tmp_path)]
     assert __main__.main(["train", *options, "--loops", *loops]) == 0
     said = capsys.readouterr().out
-    report = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
-    assert list(report["rows"]) == loops
-    assert all(name in said for name in loops)
-    for row in report["rows"].values():
+    report = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
+    assert [row["loop"] for row in report["rows"]] == loops
+    assert all(name in said for name in loops) and "fastest: " in said
+    for row in report["rows"]:
         assert 0 < row["from"] <= row["times"] <= row["to"]
         assert row["images/s"] > 0 and row["of possible"] > 0
         assert row["at most"] == pytest.approx(row["times"] / row["of possible"], rel=0.2)
-    assert report["rows"][bench_training.OLD]["times"] == 1
+        assert row["first turn s"] > 0
+    assert report["rows"][0]["times"] == 1
+
+
+def test_a_loop_that_cannot_run_here_is_left_out_with_its_reason(
+    rt, small, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(bench_training, "compiler_missing", lambda device: "no compiler")
+    bench_training.run(
+        bench_training.Request(
+            pictures=10, batch=5, rounds=1, loops=["fit, compiled"], folder=tmp_path
+        )
+    )
+    assert "fit, compiled: left out, no compiler" in capsys.readouterr().out
+    report = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
+    assert [row["loop"] for row in report["rows"]] == [bench_training.OLD]
+
+
+def test_a_network_that_would_fill_the_memory_is_refused(rt, small, monkeypatch):
+    monkeypatch.setattr(bench_training, "free_gb", lambda: 0.01)
+    with pytest.raises(CourseError, match="GB of memory"):
+        bench_training.run(bench_training.Request(pictures=10))
 
 
 def test_an_unknown_loop_is_named(rt, capsys):
