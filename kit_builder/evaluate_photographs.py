@@ -20,6 +20,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from benchmarks import photographs as cifar10
+from vit_helpers import models, runtime
 from vit_helpers.errors import CourseError
 from vit_helpers.offline_kit import KIT
 
@@ -62,15 +64,6 @@ class Judge:
         """Logits (n, classes)."""
         starts = tqdm(range(0, len(images), batch), desc=what, leave=False, disable=None)
         return torch.cat([self.model(**self.inputs(images[i : i + batch])).logits for i in starts])
-
-    @torch.inference_mode()
-    def features(self, images: list[Image.Image], what: str = "", batch: int = 25) -> Tensor:
-        """The last [CLS] token (n, width), which the head reads."""
-        parts = []
-        for i in tqdm(range(0, len(images), batch), desc=what, leave=False, disable=None):
-            out = self.model.vit(**self.inputs(images[i : i + batch]))
-            parts.append(out.last_hidden_state[:, 0])
-        return torch.cat(parts)
 
     @torch.inference_mode()
     def last_attention(self, images: list[Image.Image], batch: int = 20) -> Tensor:
@@ -133,14 +126,11 @@ def name_photographs(judge: Judge) -> dict[str, tuple[str, float, bool]]:
     return said
 
 
-def probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """Accuracy in per cent of a logistic regression on features."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-    return 100 * fitted.fit(train, labels).score(test, test_labels)
+def cifar10_probe(folder: Path, real: Path, count: int = 5000) -> float:
+    """Accuracy (0 to 1) of the linear probe that ``python -m benchmarks photographs`` measures."""
+    runtime.start()
+    shots = cifar10.Photographs(real, models.load_processor(folder))
+    return cifar10.probe(models.load_with_new_head(shots.names, folder), shots, count)["accuracy"]
 
 
 def int8_agreement(judge: Judge, images: list[Image.Image]) -> float:
@@ -236,13 +226,8 @@ def run(folder: Path = MODEL, real: Path | None = None) -> str:
     right = sum(good for _, _, good in said.values())
     words = ", ".join(f"{file}: {name} {share:.0f} %" for file, (name, share, _) in said.items())
     table["the photographs of the kit, a right class first"] = f"{right} of {len(said)} ({words})"
-    train, train_labels = read_pictures(real / "cifar10-train.parquet", list(range(5000)))
-    test, test_labels = read_pictures(real / "cifar10-test-1000.parquet")
-    accuracy = probe(
-        judge.features(train, "CIFAR-10"), train_labels, judge.features(test), test_labels
-    )
     table["CIFAR-10, linear probe on 5,000 photographs, 1,000 of the test split"] = (
-        f"{accuracy:.1f} %"
+        f"{100 * cifar10_probe(folder, real):.1f} %"
     )
     table[
         "ONNX Runtime dynamic int8 against float32, the same first class, 1,000 held-out "
