@@ -153,8 +153,8 @@ def choose_device():
     import torch
 
     if torch.cuda.is_available():
-        # A T4 emulates bf16, slowly.
-        native_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        torch.backends.cudnn.allow_tf32 = False  # would round patches to 10 bits
+        native_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)  # a T4 emulates it
         return torch.device("cuda"), torch.bfloat16 if native_bf16 else torch.float16
     if torch.backends.mps.is_available():
         return torch.device("mps"), torch.float32

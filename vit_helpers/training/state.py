@@ -117,6 +117,7 @@ class State:
                 self.rates.append(float(self.optimizer.param_groups[0]["lr"]))
                 yield pixels.to(self.device), labels.to(self.device)
                 self.bar.update()
+        runtime.synchronise(self.device)
         self.seconds_of_training = time.perf_counter() - self.began
 
     def count(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
@@ -169,14 +170,13 @@ class State:
         random = self._of_every_process(self._random_state())
         if self.folder and self.rank == 0:
             weights = self.model.state_dict()
-            last_is_best = self.kept_epoch == len(self.history.rows)
             state = {
                 "run": self.run,
                 "rows": self.history.rows,
                 "steps": self.history.steps,
                 "model": weights,
                 # The same object where the last epoch is the best: torch writes its bytes once.
-                "best": weights if last_is_best else self.kept,
+                "best": weights if self.kept_epoch == len(self.history.rows) else self.kept,
                 "best epoch": self.kept_epoch,
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
