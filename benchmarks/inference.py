@@ -16,7 +16,7 @@ from vit_helpers.errors import CourseError
 from vit_helpers.resources.files import written_whole
 
 from . import variants
-from .machine import machine, poor_machine, save_results
+from .machine import machine, model_name, poor_machine, save_results
 from .widening import widen
 
 COLUMNS = (
@@ -116,7 +116,7 @@ def run(request: Request) -> int:
         pd.concat(tables),
         request.folder / "inference.json",
         kind="inference",
-        model=request.model and Path(request.model).name,
+        model=model_name(request.model),
         widen=request.widen,
         pictures=len(pictures),
         rates=rates,

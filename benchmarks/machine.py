@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import torch
 
-from vit_helpers import runtime
+from vit_helpers import resources, runtime
 from vit_helpers.errors import CourseError
 from vit_helpers.resources.files import written_whole
 
@@ -112,6 +112,14 @@ def command_line(arguments: Sequence[str]) -> str:
             skip = False
     outside = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
     return " ".join([*outside, "python -m benchmarks", shlex.join(words)])
+
+
+def model_name(given: str | None) -> str | None:
+    """The model as the page names it: without a path; `None` for the kit's own."""
+    if given:
+        return Path(given).name if Path(given).exists() else given
+    hub = runtime.current().source == "hub"
+    return resources.get("classifier").hub_id if hub else None
 
 
 def _processor() -> str:

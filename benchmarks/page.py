@@ -137,7 +137,7 @@ def _photographs(content: dict) -> str:
                 interval,
             ]
         )
-    return table(cells)
+    return f"{_size(content)}.\n\n{table(cells)}"
 
 
 def _training(content: dict) -> str:
@@ -204,11 +204,11 @@ def _size(content: dict) -> str:
 KINDS: dict[str, tuple[str, str, Callable[[dict], str]]] = {
     "photographs": (
         "Accuracy on real photographs",
-        "CIFAR-10, with the kit's classifier and the recipe of notebook 02; `VIT_REAL_PHOTOS` "
+        "CIFAR-10, with the course's classifier and the recipe of notebook 02; `VIT_REAL_PHOTOS` "
         "names the folder with the photographs. `right` is the share of 1,000 test photographs, "
         "with its interval (Wilson). "
-        "[The model's card](../vit_helpers/offline_kit/cards/quarter.md) says which training "
-        "photographs it had met before; the test photographs it had not.\n\n"
+        "[The card of the kit's model](../vit_helpers/offline_kit/cards/quarter.md) says which "
+        "training photographs it had met before; the test photographs it had not.\n\n"
         "Published, for comparison: ViT-B/16 pre-trained on ImageNet-21k and fine-tuned at 384 "
         "pixels on all training photographs is right for 98.6 to 99.0 % of the 10,000 test "
         "photographs ([google-research/vision_transformer]"

@@ -21,7 +21,7 @@ from vit_helpers import data, images, models, runtime, training
 from vit_helpers.data.pictures import Transform
 from vit_helpers.errors import CourseError, one_of, whole_number
 
-from .machine import machine, read_results, save_results, slug
+from .machine import machine, model_name, read_results, save_results, slug
 
 WAYS = {
     "probe": "linear probe",
@@ -172,7 +172,7 @@ def run(request: Request) -> int:
     """Measure, print a table, and write it after each row.
 
     A run that was stopped goes on from its checkpoints. Rows that this machine measured earlier,
-    with the same libraries, stay in the file.
+    with the same libraries and the same model, stay in the file.
 
     Returns:
         0, or 130 if it was stopped.
@@ -197,7 +197,8 @@ def run(request: Request) -> int:
             return STOPPED
         rows[row["how"], row["pictures"]] = row
         frame = pd.DataFrame([rows[key] for key in sorted(rows, key=_order)])
-        save_results(frame.set_index("how"), path, kind="photographs", commands=commands)
+        about = {"kind": "photographs", "model": model_name(None), "commands": commands}
+        save_results(frame.set_index("how"), path, **about)
     print(f"\n{_shown(frame).to_string(index=False)}\nwritten to {path}")
     return 0
 
@@ -209,7 +210,7 @@ def _order(key: tuple[str, int]) -> tuple[int, int]:
 def _earlier(path: Path, command: str) -> tuple[dict, list[str]]:
     """What the same machine measured before: its rows, and the commands with this one."""
     known = read_results(path) if path.exists() else {}
-    if known.get("machine") != machine():
+    if (known.get("machine"), known.get("model")) != (machine(), model_name(None)):
         return {}, [command]
     rows = {(row["how"], row["pictures"]): row for row in known["rows"]}
     return rows, list(dict.fromkeys([*known["commands"], command]))

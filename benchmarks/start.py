@@ -29,7 +29,7 @@ from vit_helpers.errors import CourseError
 
 from . import variants
 from .inference import calibration_pictures
-from .machine import machine, save_results
+from .machine import machine, model_name, save_results
 from .widening import widen
 
 LIMIT_S = 600  # a program that takes longer is ended
@@ -246,7 +246,7 @@ def run(request: Request) -> int:
         table,
         request.folder / "start.json",
         kind="start",
-        model=request.model and Path(request.model).name,
+        model=model_name(request.model),
         widen=request.widen,
         rounds=request.rounds,
         commands=[request.command],

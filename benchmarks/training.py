@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from vit_helpers import data, efficiency, images, models, runtime, training
 from vit_helpers.errors import CourseError, one_of
 
-from .machine import compiler_missing, free_gb, machine, save_results
+from .machine import compiler_missing, free_gb, machine, model_name, save_results
 from .widening import widen
 
 OLD = "old tutorial"
@@ -303,7 +303,7 @@ def run(request: Request) -> int:
     request.folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(request.folder / "training.csv")
     about = {name: getattr(request, name) for name in ("widen", "pictures", "batch", "rounds")}
-    about |= {"commands": [request.command], "left out": left_out}
+    about |= {"commands": [request.command], "left out": left_out, "model": model_name(None)}
     save_results(table, request.folder / "training.json", kind="training", **about)
     print(f"written to {request.folder}")
     return 0
