@@ -226,7 +226,8 @@ def fit_frozen(track: Track) -> Lap:
 def fit_compiled(track: Track) -> Lap:
     """`training.fit` with a network that `torch.compile` has compiled."""
     track.compiled.load_state_dict(track.model.state_dict())
-    return _fit(track, track.compiled)
+    with efficiency.known_warnings_hidden():
+        return _fit(track, track.compiled)
 
 
 def cached_head(track: Track) -> Lap:
