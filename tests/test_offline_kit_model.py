@@ -10,6 +10,7 @@ from kit_builder import evaluate
 from kit_builder.classes import CIFAR10_CLASSES, MODEL_LABELS
 from kit_builder.lean_vit import LeanViT, patchify
 from vit_helpers import offline_kit
+from vit_helpers.errors import CourseError
 
 QUARTER = offline_kit.KIT / "quarter"
 
@@ -95,6 +96,25 @@ def test_int8_keeps_the_answers(judge):
     pixels = [judge.inputs([image])["pixel_values"] for image in images[::2]]
     assert len(pixels) >= 75
     assert lessons.int8_agreement(judge.model, pixels[1:], pixels[0]) >= 0.93
+
+
+@pytest.mark.parametrize("number", ["02", "04"])
+def test_a_row_of_the_card_is_read_off_the_saved_notebook(number):
+    from course import runner
+    from kit_builder import lessons
+
+    (path,) = runner.find([number])
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    for cell in saved["cells"]:
+        for output in cell.get("outputs", []):
+            for words in (output, output.get("data", {})):
+                for kind in {"text", "text/plain"} & words.keys():
+                    words[kind] = "".join(words[kind])
+    shown = lessons.SHOWN[number]
+    figures = lessons.read_figures(saved, shown)
+    assert figures.keys() == shown.keys() and all(0 < f <= 100 for f in figures.values())
+    with pytest.raises(CourseError, match="Cell test shows no 'no such words'"):
+        lessons.read_figures(saved, {"test": ("test", "no such words")})
 
 
 def test_calibration_error_of_a_perfect_and_of_a_boastful_model():
