@@ -46,22 +46,33 @@ def small(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def vit_folder(tmp_path_factory):
+def small_config():
+    """Makes the configuration of a small ViT: 32 pixels, two blocks; more settings by name."""
+    from transformers import ViTConfig
+
+    def make(**more):
+        return ViTConfig(
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=48,
+            image_size=32,
+            patch_size=8,
+            **more,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def vit_folder(small_config, tmp_path_factory):
     """A small ViT on disk, of classes that the course does not know."""
     import torch
-    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorFast
+    from transformers import ViTForImageClassification, ViTImageProcessorFast
 
     torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        image_size=32,
-        patch_size=8,
-    )
     path = tmp_path_factory.mktemp("vit")
-    ViTForImageClassification(config).save_pretrained(path)
+    ViTForImageClassification(small_config()).save_pretrained(path)
     ViTImageProcessorFast(size={"height": 32, "width": 32}).save_pretrained(path)
     return path
 

@@ -18,19 +18,10 @@ NAMES = ["äpple", "pear, or so", "<fig>", "kiwi", "plum", "nut"]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(small_config, tmp_path_factory):
     """Model, processor, the deployable file, and a folder for pictures."""
     torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        image_size=32,
-        patch_size=8,
-        initializer_range=0.3,
-        id2label=dict(enumerate(NAMES)),
-    )
+    config = small_config(initializer_range=0.3, id2label=dict(enumerate(NAMES)))
     model = ViTForImageClassification(config).eval()
     processor = ViTImageProcessorFast(size={"height": 32, "width": 32})
     folder = tmp_path_factory.mktemp("deploy")

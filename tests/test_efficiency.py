@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from transformers import (
     ResNetConfig,
     ResNetForImageClassification,
-    ViTConfig,
     ViTForImageClassification,
 )
 
@@ -30,15 +29,9 @@ from vit_helpers.resources.files import written_whole
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(small_config):
     torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        image_size=32,
-        patch_size=8,
+    config = small_config(
         num_labels=5,
         initializer_range=0.3,  # logits far enough apart that rounding changes few answers
         attn_implementation="eager",
